@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * forward.h, stage 5: the way to the real server.
+ *
+ * forward_route  reads `next_hops` and `interfaces`; leaves with NO_NEIGHBOUR,
+ *                OFF_LINK, NO_ROUTE, TOO_BIG or BAD_VLAN, before anything is
+ *                written.
+ * forward_count  writes `service_stats` and `server_stats`.
+ * forward_dr     writes the frame: MAC addresses, and the VLAN tag where the
+ *                real server is in another VLAN. Nothing else changes.
+ */
+#pragma once
+
+#include "sched.h"
+
+static __always_inline enum reason forward_vlan(struct packet *p, __u16 want)
+{
+	p->out_vlan = want;
+	if (want == VLAN_KEEP || p->tags < VLAN_TAGS)
+		return REASON_UNDECIDED;
+	return REASON_BAD_VLAN;
+}
+
+static __always_inline enum reason forward_route(struct packet *p)
+{
+	__u32 index = *(volatile __u32 *)&p->server->next_hop;
+	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &index);
+
+	if (!hop)
+		return REASON_INTERNAL;
+	p->out_mac = *(volatile __u64 *)&hop->mac_state;
+	switch (p->out_mac >> HOP_STATE_SHIFT) {
+	case HOP_READY:
+		break;
+	case HOP_LOCAL:
+		p->out_ifindex = 0;
+		return REASON_UNDECIDED;
+	case HOP_OFF_LINK:
+		return REASON_OFF_LINK;
+	case HOP_NO_ROUTE:
+		return REASON_NO_ROUTE;
+	default:
+		return REASON_NO_NEIGHBOUR;
+	}
+	if (p->ip_bytes > hop->mtu)
+		return REASON_TOO_BIG;
+	p->out_ifindex = hop->ifindex;
+	p->out = p->in;
+	if (p->out_ifindex != p->ctx->ingress_ifindex)
+		p->out = bpf_map_lookup_elem(&interfaces, &p->out_ifindex);
+	if (!p->out)
+		return REASON_NO_ROUTE;
+	return forward_vlan(p, hop->vlan);
+}
+
+static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
+{
+	struct stats *s = bpf_map_lookup_elem(map, &id);
+
+	if (!s)
+		return;
+	s->connections += !p->known;
+	s->in_packets++;
+	s->in_bytes += p->ip_bytes;
+}
+
+static __always_inline void forward_count(struct packet *p)
+{
+	forward_add(&service_stats, p->service_id, p);
+	forward_add(&server_stats, p->server_id, p);
+}
+
+/*
+ * Makes room for a tag or takes one away. Both MAC addresses are written anew
+ * after it, and the type that follows them is already in its place, so that
+ * moving the start of the frame is all there is to do.
+ */
+static __always_inline int forward_resize(struct packet *p)
+{
+	bool tag = p->out_vlan != 0;
+
+	if (p->out_vlan == VLAN_KEEP || tag == (p->tags != 0))
+		return 0;
+	return bpf_xdp_adjust_head(p->ctx, tag ? -(int)sizeof(struct vlan_tag)
+					       : (int)sizeof(struct vlan_tag));
+}
+
+static __always_inline enum reason forward_dr(struct packet *p)
+{
+	struct ethhdr *eth;
+
+	if (!p->out_ifindex)
+		return REASON_LOCAL;
+	if (forward_resize(p))
+		return REASON_NO_HEADROOM;
+	eth = (void *)(long)p->ctx->data;
+	p->end = (void *)(long)p->ctx->data_end;
+	if ((void *)(eth + 1) + sizeof(struct vlan_tag) > p->end)
+		return REASON_INTERNAL;
+
+	/* From here on the frame changes: nothing below can fail. */
+	*(__u32 *)eth->h_dest = (__u32)p->out_mac;
+	*(__u16 *)(eth->h_dest + 4) = (__u16)(p->out_mac >> 32);
+	__builtin_memcpy(eth->h_source, p->out->mac, ETH_ALEN);
+	if (p->out_vlan != VLAN_KEEP && p->out_vlan) {
+		struct vlan_tag *tag = (void *)(eth + 1);
+		__be16 priority = p->tags ? tag->tci & bpf_htons(0xf000) : 0;
+
+		if (!p->tags)
+			eth->h_proto = bpf_htons(ETH_P_8021Q);
+		tag->tci = priority | bpf_htons(p->out_vlan);
+	}
+	return REASON_FORWARDED;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * maps.h: every map, with who writes it and who reads it. Sizes marked SIZED
+ * are set by the daemon at load. All are pinned per instance and outlive the
+ * daemon. Arrays that the daemon changes while packets read them are mapped
+ * into its memory, so that a field changes by one aligned store.
+ */
+#pragma once
+
+#include "include/bpf/bpf_helpers.h"
+#include "types.h"
+
+enum { SIZED = 1 };
+
+/* Packets by why they left. Written by finish(); read by the daemon. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASON_MAX);
+	__type(key, enum reason);
+	__type(value, __u64);
+} reasons SEC(".maps");
+
+/*
+ * Destination addresses that concern us: asked first, so that foreign traffic
+ * costs one small lookup. Written by the daemon; read by packet.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SIZED);
+	__type(key, struct addr);
+	__type(value, __u32); /* unused */
+} addresses SEC(".maps");
+
+/*
+ * Interfaces that packets come in through or leave by. Written by the daemon;
+ * read by packet.h (is the frame for us?) and forward.h (our own MAC address).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32); /* ifindex */
+	__type(value, struct interface);
+} interfaces SEC(".maps");
+
+/*
+ * Connections; the value is the word of types.h. Written by conn.h only, so
+ * that counts never depend on a daemon; read by the daemon for listings. Not
+ * an LRU map: those evict live entries (a fresh one first, when full).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SIZED);
+	__type(key, struct conn_key);
+	__type(value, __u64);
+} connections SEC(".maps");
+
+/* Idle time of a connection by state, in ticks. Written by the daemon; read by conn.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STATE_MAX);
+	__type(key, enum conn_state);
+	__type(value, __u32);
+} timeouts SEC(".maps");
+
+/* Connections of each real server: active in the low half, inactive in the high. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32); /* real server id */
+	__type(value, __u64);
+} counts SEC(".maps");
+
+/* Which service a packet opens. Written by the daemon; read by service.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SIZED);
+	__type(key, struct service_key);
+	__type(value, __u32); /* service id */
+} service_ids SEC(".maps");
+
+/* Services by id. Written by the daemon; read by service.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32); /* service id */
+	__type(value, struct service);
+} services SEC(".maps");
+
+/* Pools. Written by the daemon; read by sched.h, which also moves the cursor. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct pool);
+} pools SEC(".maps");
+
+/* Seats of all pools. Written by the daemon; read by sched.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct seat);
+} seats SEC(".maps");
+
+/* Real servers by id. Written by the daemon; read by conn.h, sched.h, forward.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32); /* real server id */
+	__type(value, struct real_server);
+} real_servers SEC(".maps");
+
+/* Next hops, one per real server address; 0 is never resolved. Written by the daemon; read by forward.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct next_hop);
+} next_hops SEC(".maps");
+
+/* Statistics of services and real servers. Written by forward.h and conn.h; read by the daemon. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SIZED);
+	__type(key, __u32); /* service id */
+	__type(value, struct stats);
+} service_stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SIZED);
+	__type(key, __u32); /* real server id */
+	__type(value, struct stats);
+} server_stats SEC(".maps");
+
+/*
+ * What the statistics stood at when they were last set to zero: the daemon
+ * subtracts it when it reads. Written and read by the daemon alone.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__type(key, __u32); /* service id */
+	__type(value, struct stats);
+} service_zeros SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__type(key, __u32); /* real server id */
+	__type(value, struct stats);
+} server_zeros SEC(".maps");

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * sched.h, stage 4: the real server of a new connection.
+ *
+ * Reads `seats`, `counts` and `real_servers`; moves a pool's cursor. Leaves
+ * with NO_REAL_SERVER, or goes on with a real server. internal/sched holds the
+ * oracle that this is tested against, pick for pick.
+ */
+#pragma once
+
+#include "service.h"
+
+/* rr, wrr: the daemon wrote down whose turn it is; take the next. */
+static __always_inline struct seat *sched_turn(struct pool *pool)
+{
+	__u32 turns = pool->turns, at;
+
+	if (!turns)
+		return NULL;
+	at = pool->first + pool->servers + __sync_fetch_and_add(&pool->cursor, 1) % turns;
+	return bpf_map_lookup_elem(&seats, &at);
+}
+
+struct sched_scan {
+	__u32 first;
+	__u32 weighted;
+	__u32 found;
+	__u32 best; /* real server id */
+	__u64 best_load;
+	__u64 best_weight;
+};
+
+/* The kernel's measure: an active connection weighs as much as 256 inactive ones. */
+static __always_inline __u64 sched_load(__u64 count)
+{
+	return ((count & 0xffffffff) << 8) + (count >> 32);
+}
+
+/* Looks at one seat; a later one is taken only if it is strictly better. */
+static long sched_look(__u32 i, struct sched_scan *scan)
+{
+	__u32 at = scan->first + i;
+	struct seat *seat = bpf_map_lookup_elem(&seats, &at);
+	__u64 *count, load, weight;
+
+	if (!seat)
+		return 1;
+	if (!seat->weight)
+		return 0;
+	count = bpf_map_lookup_elem(&counts, &seat->real_server);
+	if (!count)
+		return 1;
+	load = sched_load(*(volatile __u64 *)count);
+	weight = scan->weighted ? seat->weight : 1;
+	if (scan->found && scan->best_load * weight <= load * scan->best_weight)
+		return 0;
+	scan->found = 1;
+	scan->best = seat->real_server;
+	scan->best_load = load;
+	scan->best_weight = weight;
+	return 0;
+}
+
+static __always_inline enum reason sched_pick(struct packet *p)
+{
+	struct pool *pool = p->pool;
+
+	if (pool->scheduler == SCHEDULER_LC || pool->scheduler == SCHEDULER_WLC) {
+		struct sched_scan scan = {
+			.first = pool->first,
+			.weighted = pool->scheduler == SCHEDULER_WLC,
+		};
+
+		bpf_loop(pool->servers, sched_look, &scan, 0);
+		if (!scan.found)
+			return REASON_NO_REAL_SERVER;
+		p->server_id = scan.best;
+	} else {
+		struct seat *seat = sched_turn(pool);
+
+		if (!seat)
+			return REASON_NO_REAL_SERVER;
+		p->server_id = seat->real_server;
+	}
+	p->server = bpf_map_lookup_elem(&real_servers, &p->server_id);
+	return p->server ? REASON_UNDECIDED : REASON_INTERNAL;
+}
