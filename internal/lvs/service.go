@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lvs
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// ServiceKey names a virtual service: what clients ask for.
+type ServiceKey struct {
+	Protocol Protocol       `json:"protocol"`
+	Address  netip.AddrPort `json:"address"` // VIP and port
+}
+
+// String returns for instance "tcp 192.0.2.1:80".
+func (k ServiceKey) String() string { return k.Protocol.String() + " " + k.Address.String() }
+
+// Service is a virtual service and the real servers that answer for it.
+type Service struct {
+	ServiceKey
+	Scheduler Scheduler `json:"scheduler"`
+	// RealServers in scheduling order: the order in which equal servers are
+	// tried. ipvsadm adds at the front (the kernel tries the newest first).
+	RealServers []RealServer `json:"real_servers"`
+}
+
+// Find returns the index of the real server with this address, or -1.
+func (s *Service) Find(address netip.AddrPort) int {
+	return slices.IndexFunc(s.RealServers, func(r RealServer) bool { return r.Address == address })
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s Service) Clone() Service {
+	s.RealServers = slices.Clone(s.RealServers)
+	return s
+}
+
+// Equal tells whether two services are configured alike, order included.
+func (s Service) Equal(o Service) bool {
+	return s.ServiceKey == o.ServiceKey && s.Scheduler == o.Scheduler && slices.Equal(s.RealServers, o.RealServers)
+}
+
+// Scheduler names the rule that picks a real server for a new connection.
+type Scheduler string
+
+// The schedulers that the data plane has.
+const (
+	RR  Scheduler = "rr"  // round robin
+	WRR Scheduler = "wrr" // weighted round robin, interleaved as the kernel does
+	LC  Scheduler = "lc"  // fewest connections
+	WLC Scheduler = "wlc" // fewest connections by weight; ipvsadm's default
+)
+
+// Schedulers lists the schedulers that the data plane has.
+func Schedulers() []Scheduler { return []Scheduler{RR, WRR, LC, WLC} }
+
+// KernelSchedulers lists every scheduler of kernel IPVS in ipvsadm's order.
+// Those that Schedulers does not list are known words, not yet built.
+func KernelSchedulers() []Scheduler {
+	return []Scheduler{RR, WRR, LC, WLC, "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"}
+}
+
+// Method is a forwarding method: how a packet reaches its real server.
+type Method string
+
+// The forwarding methods.
+const (
+	DR      Method = "dr"      // direct routing: only the MAC addresses change
+	NAT     Method = "nat"     // the destination is rewritten, replies pass the director
+	Tun     Method = "tun"     // the packet is put into another
+	FullNAT Method = "fullnat" // source and destination are rewritten
+	Local   Method = "local"   // the director itself answers
+)
+
+// MaxWeight is the largest weight, as in ipvsadm (a C int).
+const MaxWeight = 1<<31 - 1
+
+// RealServer is a machine that answers for a virtual service.
+type RealServer struct {
+	Address netip.AddrPort `json:"address"` // RIP and port
+	Method  Method         `json:"method"`
+	// Weight is the server's share of new connections, 0 to MaxWeight. 0 gives
+	// it no new ones; connections it has stay.
+	Weight uint32 `json:"weight"`
+}
+
+// Validate tells why a service cannot be in any table, or returns nil. It
+// checks the service alone: duplicates among services are the caller's.
+func (s *Service) Validate() error {
+	switch {
+	case s.Protocol != TCP && s.Protocol != UDP:
+		return fmt.Errorf("service %s: protocol %s: %w", s.ServiceKey, s.Protocol, ErrUnsupported)
+	case !s.Address.Addr().IsValid() || s.Address.Addr().IsUnspecified() || s.Address.Addr().IsMulticast():
+		return fmt.Errorf("service %s: the VIP has to be a unicast address: %w", s.ServiceKey, ErrInvalid)
+	case s.Address.Addr().Is4In6() || s.Address.Addr().Zone() != "":
+		return fmt.Errorf("service %s: write the VIP as plain IPv4 or IPv6: %w", s.ServiceKey, ErrInvalid)
+	case s.Address.Port() == 0:
+		return fmt.Errorf("service %s: port 0 (all ports): %w", s.ServiceKey, ErrUnsupported)
+	case !slices.Contains(KernelSchedulers(), s.Scheduler):
+		return fmt.Errorf("service %s: scheduler %q: %w", s.ServiceKey, s.Scheduler, ErrNoScheduler)
+	case !slices.Contains(Schedulers(), s.Scheduler):
+		return fmt.Errorf("service %s: scheduler %s: %w", s.ServiceKey, s.Scheduler, ErrUnsupported)
+	}
+	seen := map[netip.AddrPort]bool{}
+	for _, r := range s.RealServers {
+		if err := s.validateRealServer(r); err != nil {
+			return fmt.Errorf("service %s: real server %s: %w", s.ServiceKey, r.Address, err)
+		}
+		if seen[r.Address] {
+			return fmt.Errorf("service %s: real server %s: %w", s.ServiceKey, r.Address, ErrServerExists)
+		}
+		seen[r.Address] = true
+	}
+	return nil
+}
+
+func (s *Service) validateRealServer(r RealServer) error {
+	a := r.Address.Addr()
+	switch {
+	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() || a.Zone() != "":
+		return fmt.Errorf("the address has to be a plain unicast address: %w", ErrInvalid)
+	case r.Method != DR:
+		return fmt.Errorf("method %s: %w", r.Method, ErrUnsupported)
+	case a.Is4() != s.Address.Addr().Is4():
+		return fmt.Errorf("dr cannot change the address family: %w", ErrInvalid)
+	case r.Address.Port() != s.Address.Port():
+		return fmt.Errorf("dr cannot change the port (the service has %d): %w", s.Address.Port(), ErrInvalid)
+	case r.Weight > MaxWeight:
+		return fmt.Errorf("weight %d is above %d: %w", r.Weight, MaxWeight, ErrInvalid)
+	}
+	return nil
+}

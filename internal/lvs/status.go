@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lvs
+
+// Counts are the connections that a real server has at one moment.
+type Counts struct {
+	Active   uint32 `json:"active"`
+	Inactive uint32 `json:"inactive"`
+}
+
+// Add returns the sum.
+func (c Counts) Add(o Counts) Counts {
+	return Counts{Active: c.Active + o.Active, Inactive: c.Inactive + o.Inactive}
+}
+
+// Stats are counted from a service's creation, or from its last Zero. Packets
+// and bytes are those forwarded; bytes are of the IP packet, without the
+// Ethernet header, as kernel IPVS counts. With dr nothing comes back through
+// the director, so the out fields stay 0.
+type Stats struct {
+	Connections uint64 `json:"connections"`
+	InPackets   uint64 `json:"in_packets"`
+	OutPackets  uint64 `json:"out_packets"`
+	InBytes     uint64 `json:"in_bytes"`
+	OutBytes    uint64 `json:"out_bytes"`
+}
+
+// ServiceStatus is a service as the data plane has it now.
+type ServiceStatus struct {
+	ServiceKey
+	Scheduler   Scheduler          `json:"scheduler"`
+	Stats       Stats              `json:"stats"`
+	RealServers []RealServerStatus `json:"real_servers"` // in scheduling order
+}
+
+// RealServerStatus is a real server as the data plane has it now.
+type RealServerStatus struct {
+	RealServer
+	Counts  Counts  `json:"connections"`
+	Stats   Stats   `json:"stats"`
+	NextHop NextHop `json:"next_hop"`
+}
+
+// NextHopState tells whether frames can be sent to a real server.
+type NextHopState string
+
+// The states of a next hop.
+const (
+	NextHopReady      NextHopState = "ready"      // the MAC address is known
+	NextHopUnresolved NextHopState = "unresolved" // it does not answer ARP or neighbour solicitation
+	NextHopOffLink    NextHopState = "off-link"   // behind a router: dr cannot reach it
+	NextHopNoRoute    NextHopState = "no-route"   // the director has no route to it
+	NextHopLocal      NextHopState = "local"      // the director itself
+)
+
+// NextHop is where frames for a real server go.
+type NextHop struct {
+	State     NextHopState `json:"state"`
+	Interface string       `json:"interface,omitempty"`
+	MAC       string       `json:"mac,omitempty"`
+	VLAN      uint16       `json:"vlan,omitempty"` // 802.1Q tag of the outgoing frame, 0 for none
+}
+
+// Verdict is what became of a packet.
+type Verdict string
+
+// The verdicts.
+const (
+	Forwarded Verdict = "forwarded" // sent to a real server
+	Passed    Verdict = "passed"    // left to the kernel, untouched
+	Dropped   Verdict = "dropped"
+)
+
+// Reason is why packets left the data plane as they did, and how many.
+type Reason struct {
+	Name    string  `json:"reason"` // for instance "NO_NEIGHBOUR"
+	Verdict Verdict `json:"verdict"`
+	Packets uint64  `json:"packets"`
+	Help    string  `json:"help"` // one sentence: what it means and what to do
+}
