@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"lvx/internal/lvs"
+)
+
+// extents hands out runs of an array. The zero value has nothing; grow by put.
+// Not safe for concurrent use.
+type extents struct {
+	what string
+	free []extent // sorted, never touching
+}
+
+type extent struct{ first, length uint32 }
+
+// newExtents returns an allocator of [first, first+length).
+func newExtents(what string, first, length uint32) extents {
+	return extents{what: what, free: []extent{{first, length}}}
+}
+
+// take returns the first of a free run of n, or ErrFull.
+func (e *extents) take(n uint32) (uint32, error) {
+	if n == 0 {
+		return 0, nil
+	}
+	for i := range e.free {
+		run := &e.free[i]
+		if run.length < n {
+			continue
+		}
+		first := run.first
+		run.first += n
+		if run.length -= n; run.length == 0 {
+			e.free = slices.Delete(e.free, i, i+1)
+		}
+		return first, nil
+	}
+	return 0, fmt.Errorf("no room for %d more %s: %w", n, e.what, lvs.ErrFull)
+}
+
+// put gives a run back.
+func (e *extents) put(first, n uint32) {
+	if n == 0 {
+		return
+	}
+	i, _ := slices.BinarySearchFunc(e.free, first, func(x extent, first uint32) int { return int(x.first) - int(first) })
+	e.free = slices.Insert(e.free, i, extent{first, n})
+	if i+1 < len(e.free) && e.free[i].first+e.free[i].length == e.free[i+1].first {
+		e.free[i].length += e.free[i+1].length
+		e.free = slices.Delete(e.free, i+1, i+2)
+	}
+	if i > 0 && e.free[i-1].first+e.free[i-1].length == e.free[i].first {
+		e.free[i-1].length += e.free[i].length
+		e.free = slices.Delete(e.free, i, i+1)
+	}
+}
+
+// reserve marks a run that is in use already. It has to be free.
+func (e *extents) reserve(first, n uint32) {
+	for i, run := range e.free {
+		if n > 0 && first >= run.first && first+n <= run.first+run.length {
+			e.free = slices.Delete(e.free, i, i+1)
+			e.put(run.first, first-run.first)
+			e.put(first+n, run.first+run.length-first-n)
+			return
+		}
+	}
+}
+
+// left returns how much is free.
+func (e *extents) left() (n uint32) {
+	for _, run := range e.free {
+		n += run.length
+	}
+	return n
+}
+
+// synchronize waits until every packet that was in a program when it was called
+// has left it: a grace period of RCU, which membarrier(2) waits for. It takes
+// some milliseconds.
+func synchronize() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL; EINVAL with nohz_full, see reclaim
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+}

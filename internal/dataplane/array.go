@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// array is an array map in our memory: a store to an element is seen by the next
+// packet. What packets may be reading is changed field by field with package
+// sync/atomic; only elements that nothing points to are written as a whole.
+type array[T any] struct {
+	memory []byte
+	items  []T
+}
+
+func (a *array[T]) open(m *ebpf.Map) error {
+	var item T
+	if size := unsafe.Sizeof(item); size%8 != 0 || uint32(size) != m.ValueSize() {
+		return fmt.Errorf("map %s: its values have %d bytes, ours %d", m, m.ValueSize(), size)
+	}
+	page := os.Getpagesize()
+	length := (int(m.ValueSize())*int(m.MaxEntries()) + page - 1) / page * page
+	memory, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map %s into memory: %w", m, err)
+	}
+	a.memory = memory
+	a.items = unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(memory))), m.MaxEntries())
+	return nil
+}
+
+func (a *array[T]) close() {
+	if a.memory != nil {
+		_ = unix.Munmap(a.memory) // nothing to do about it, and nothing lost
+		a.memory, a.items = nil, nil
+	}
+}
+
+// arrays are the maps that the daemon changes while packets read them.
+type arrays struct {
+	services array[bpfService]
+	pools    array[bpfPool]
+	seats    array[bpfSeat]
+	servers  array[bpfRealServer]
+	hops     array[bpfNextHop]
+	counts   array[uint64]
+}
+
+func (a *arrays) open(m *bpfMaps) error {
+	return errors.Join(
+		a.services.open(m.Services),
+		a.pools.open(m.Pools),
+		a.seats.open(m.Seats),
+		a.servers.open(m.RealServers),
+		a.hops.open(m.NextHops),
+		a.counts.open(m.Counts),
+	)
+}
+
+func (a *arrays) close() {
+	a.services.close()
+	a.pools.close()
+	a.seats.close()
+	a.servers.close()
+	a.hops.close()
+	a.counts.close()
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lvx/internal/lvs"
+)
+
+// This file is the only border between lvs's nouns and the maps' bytes.
+
+func encodeAddr(a netip.Addr) bpfAddr { return bpfAddr{Bytes: a.As16()} }
+
+func decodeAddr(a bpfAddr) netip.Addr { return netip.AddrFrom16(a.Bytes).Unmap() }
+
+// encodePort and decodePort swap to and from network order: the programs, and so
+// the daemon, run on little-endian machines only.
+func encodePort(port uint16) uint16 { return bits.ReverseBytes16(port) }
+
+func decodePort(port uint16) uint16 { return bits.ReverseBytes16(port) }
+
+func decodeAddrPort(a bpfAddr, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(decodeAddr(a), decodePort(port))
+}
+
+func encodeKey(k lvs.ServiceKey) bpfServiceKey {
+	return bpfServiceKey{
+		Vip:      encodeAddr(k.Address.Addr()),
+		Port:     encodePort(k.Address.Port()),
+		Protocol: uint8(k.Protocol),
+	}
+}
+
+func decodeKey(k bpfServiceKey) lvs.ServiceKey {
+	return lvs.ServiceKey{Protocol: lvs.Protocol(k.Protocol), Address: decodeAddrPort(k.Vip, k.Port)}
+}
+
+var schedulers = map[lvs.Scheduler]bpfScheduler{
+	lvs.RR:  bpfSchedulerSCHEDULER_RR,
+	lvs.WRR: bpfSchedulerSCHEDULER_WRR,
+	lvs.LC:  bpfSchedulerSCHEDULER_LC,
+	lvs.WLC: bpfSchedulerSCHEDULER_WLC,
+}
+
+var methods = map[lvs.Method]bpfMethod{lvs.DR: bpfMethodMETHOD_DR}
+
+var states = map[bpfConnState]lvs.State{
+	bpfConnStateSTATE_NONE:        lvs.StateNone,
+	bpfConnStateSTATE_ESTABLISHED: lvs.StateEstablished,
+	bpfConnStateSTATE_SYN_SENT:    lvs.StateSynSent,
+	bpfConnStateSTATE_SYN_RECV:    lvs.StateSynRecv,
+	bpfConnStateSTATE_FIN_WAIT:    lvs.StateFinWait,
+	bpfConnStateSTATE_TIME_WAIT:   lvs.StateTimeWait,
+	bpfConnStateSTATE_CLOSE:       lvs.StateClose,
+	bpfConnStateSTATE_CLOSE_WAIT:  lvs.StateCloseWait,
+	bpfConnStateSTATE_LAST_ACK:    lvs.StateLastAck,
+	bpfConnStateSTATE_LISTEN:      lvs.StateListen,
+	bpfConnStateSTATE_SYNACK:      lvs.StateSynAck,
+	bpfConnStateSTATE_UDP:         lvs.StateUDP,
+}
+
+// decodeName returns the key of a value: the nouns' side of a table above.
+func decodeName[K, V comparable](table map[K]V, value V) (name K) {
+	for k, v := range table {
+		if v == value {
+			return k
+		}
+	}
+	return name
+}
+
+func decodeStats(s bpfStats) lvs.Stats {
+	return lvs.Stats{
+		Connections: s.Connections,
+		InPackets:   s.InPackets, OutPackets: s.OutPackets,
+		InBytes: s.InBytes, OutBytes: s.OutBytes,
+	}
+}
+
+// addStats returns a + sign·b.
+func addStats(a, b bpfStats, sign int64) bpfStats {
+	s := uint64(sign)
+	a.Connections += s * b.Connections
+	a.InPackets += s * b.InPackets
+	a.OutPackets += s * b.OutPackets
+	a.InBytes += s * b.InBytes
+	a.OutBytes += s * b.OutBytes
+	return a
+}
+
+func decodeCounts(word uint64) lvs.Counts {
+	return lvs.Counts{Active: uint32(word), Inactive: uint32(word >> 32)}
+}
+
+// connWord is a connection's word taken apart; see enum conn_word in types.h.
+type connWord struct {
+	expires    uint32 // ticks
+	server     uint32
+	state      bpfConnState
+	generation uint8
+}
+
+func decodeWord(w uint64) connWord {
+	return connWord{
+		expires:    uint32(w),
+		server:     uint32(w>>bpfConnWordCONN_SERVER_SHIFT) & uint32(bpfConnWordCONN_SERVER_MASK),
+		state:      bpfConnState(w>>bpfConnWordCONN_STATE_SHIFT) & bpfConnState(bpfConnWordCONN_STATE_MASK),
+		generation: uint8(w >> bpfConnWordCONN_GENERATION_SHIFT),
+	}
+}
+
+const tick = time.Second / time.Duration(bpfConnWordCONN_TICKS_PER_SECOND)
+
+// ticks returns the data plane's clock for a time of the coarse monotonic clock.
+func ticks(now time.Duration) uint32 { return uint32(now / tick) }
+
+// coarseNow reads the clock that the programs read (bpf_ktime_get_coarse_ns).
+func coarseNow() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &t); err != nil {
+		panic(fmt.Sprintf("read CLOCK_MONOTONIC_COARSE: %v", err)) // every Linux has it
+	}
+	return time.Duration(t.Nano())
+}
+
+// encodeTicks returns a timeout in ticks, at least one.
+func encodeTicks(d lvs.Duration) uint32 { return max(uint32(time.Duration(d)/tick), 1) }
+
+func decodeTicks(t uint32) lvs.Duration { return lvs.Duration(time.Duration(t) * tick) }
+
+// encodeMAC returns a next hop's word: the address in its first six bytes as on
+// the wire, the state behind it.
+func encodeMAC(mac net.HardwareAddr, state bpfHopState) uint64 {
+	var bytes [8]byte
+	copy(bytes[:6], mac)
+	return binary.LittleEndian.Uint64(bytes[:]) | uint64(state)<<bpfHopStateHOP_STATE_SHIFT
+}
+
+func decodeMAC(word uint64) (net.HardwareAddr, bpfHopState) {
+	bytes := binary.LittleEndian.AppendUint64(nil, word)
+	return bytes[:6], bpfHopState(word >> bpfHopStateHOP_STATE_SHIFT)
+}
+
+var hopStates = map[bpfHopState]lvs.NextHopState{
+	bpfHopStateHOP_UNRESOLVED: lvs.NextHopUnresolved,
+	bpfHopStateHOP_READY:      lvs.NextHopReady,
+	bpfHopStateHOP_OFF_LINK:   lvs.NextHopOffLink,
+	bpfHopStateHOP_NO_ROUTE:   lvs.NextHopNoRoute,
+	bpfHopStateHOP_LOCAL:      lvs.NextHopLocal,
+}

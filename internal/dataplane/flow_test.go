@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"lvx/internal/lvs"
+	"lvx/internal/sched"
+)
+
+// The life of a connection as kernel IPVS's input-only table has it: after each
+// packet the state, the idle time, and what it counts as.
+func TestTCPStates(t *testing.T) {
+	type packet struct {
+		flags string
+		state lvs.State
+		idle  time.Duration
+	}
+	synRecv := packet{"S", lvs.StateSynRecv, 60 * time.Second}
+	established := packet{"A", lvs.StateEstablished, 900 * time.Second}
+	finWait := packet{"FA", lvs.StateFinWait, 120 * time.Second}
+	for name, packets := range map[string][]packet{
+		"a short connection":      {synRecv, established, {"A", lvs.StateEstablished, 900 * time.Second}, finWait, {"A", lvs.StateFinWait, 120 * time.Second}},
+		"SYN again":               {synRecv, synRecv, established},
+		"SYN on established":      {synRecv, established, {"S", lvs.StateEstablished, 900 * time.Second}},
+		"reset":                   {synRecv, established, {"RA", lvs.StateClose, 10 * time.Second}, {"A", lvs.StateClose, 10 * time.Second}},
+		"reset during handshake":  {synRecv, {"R", lvs.StateSynRecv, 60 * time.Second}},
+		"FIN before ACK":          {synRecv, {"FA", lvs.StateTimeWait, 120 * time.Second}},
+		"reset after FIN":         {synRecv, established, finWait, {"R", lvs.StateClose, 10 * time.Second}},
+		"a packet without a flag": {synRecv, established, {"-", lvs.StateEstablished, 900 * time.Second}},
+		"SYN-ACK on established":  {synRecv, established, {"SA", lvs.StateEstablished, 900 * time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+			for i, p := range packets {
+				r.now += 3 * time.Second
+				if verdict, _ := r.send(frame{flags: p.flags}.bytes(t)); verdict != xdpTX {
+					t.Fatalf("packet %d (%s): verdict %d", i, p.flags, verdict)
+				}
+				list := r.connections()
+				if len(list) != 1 {
+					t.Fatalf("packet %d (%s): %d connections", i, p.flags, len(list))
+				}
+				if c := list[0]; c.State != p.state || time.Duration(c.Expires) != p.idle {
+					t.Errorf("packet %d (%s): %s for %v, want %s for %v", i, p.flags, c.State, time.Duration(c.Expires), p.state, p.idle)
+				}
+				want := lvs.Counts{Inactive: 1}
+				if p.state.Active() {
+					want = lvs.Counts{Active: 1}
+				}
+				if got := r.counts(key, "10.0.0.1:80"); got != want {
+					t.Errorf("packet %d (%s): counts %+v, want %+v", i, p.flags, got, want)
+				}
+			}
+			r.now += 901 * time.Second
+			if swept := r.sweep(); swept.Ended != 1 {
+				t.Errorf("swept %+v", swept)
+			}
+			if got := r.counts(key, "10.0.0.1:80"); got != (lvs.Counts{}) {
+				t.Errorf("after all is over: %+v", got)
+			}
+		})
+	}
+}
+
+// A SYN on a connection that is ending makes a new one at once, and the books
+// stay right.
+func TestSYNReopens(t *testing.T) {
+	for _, ending := range []string{"FA", "RA"} {
+		t.Run(ending, func(t *testing.T) {
+			r := newRig(t)
+			key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1), server("10.0.0.2:80", 1))
+			for _, flags := range []string{"S", "A", ending} {
+				r.send(frame{flags: flags}.bytes(t))
+			}
+			r.send(frame{}.bytes(t))
+			c := r.connections()
+			if len(c) != 1 || c[0].State != lvs.StateSynRecv || c[0].RealServer.String() != "10.0.0.2:80" {
+				t.Errorf("connections %+v, want a new one on the next server", c)
+			}
+			if a, b := r.counts(key, "10.0.0.1:80"), r.counts(key, "10.0.0.2:80"); a != (lvs.Counts{}) || b != (lvs.Counts{Active: 1}) {
+				t.Errorf("counts %+v %+v", a, b)
+			}
+			if s := r.status(key, "10.0.0.2:80").Stats.Connections; s != 1 {
+				t.Errorf("%d connections counted on the new server", s)
+			}
+		})
+	}
+}
+
+// A connection whose time is up is over for whoever looks, swept or not.
+func TestExpiredIsOver(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1), server("10.0.0.2:80", 1))
+	r.send(frame{}.bytes(t))
+	r.now += 60 * time.Second
+	if verdict, _ := r.send(frame{flags: "A"}.bytes(t)); verdict != xdpPass {
+		t.Errorf("an ACK after the end: verdict %d, want pass", verdict)
+	}
+	if len(r.connections()) != 0 {
+		t.Error("it is listed still")
+	}
+	if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpTX {
+		t.Errorf("a SYN after the end: verdict %d", verdict)
+	}
+	if a, b := r.counts(key, "10.0.0.1:80"), r.counts(key, "10.0.0.2:80"); a != (lvs.Counts{}) || b != (lvs.Counts{Active: 1}) {
+		t.Errorf("counts %+v %+v", a, b)
+	}
+}
+
+func TestUDPConnection(t *testing.T) {
+	r := newRig(t)
+	key := r.service("udp 198.51.100.1:53", lvs.RR, server("10.0.0.1:53", 1), server("10.0.0.2:53", 1))
+	dns := frame{udp: true, vip: "198.51.100.1:53", payload: 30}
+	for range 3 {
+		r.now += 200 * time.Second
+		r.send(dns.bytes(t))
+	}
+	c := r.connections()
+	if len(c) != 1 || c[0].State != lvs.StateUDP || time.Duration(c[0].Expires) != 300*time.Second {
+		t.Errorf("connections %+v", c)
+	}
+	if got := r.counts(key, "10.0.0.1:53"); got != (lvs.Counts{Inactive: 1}) {
+		t.Errorf("counts %+v: a UDP connection is never active", got)
+	}
+	if got, want := r.status(key, "10.0.0.1:53").Stats, (lvs.Stats{Connections: 1, InPackets: 3, InBytes: 3 * 58}); got != want {
+		t.Errorf("stats %+v, want %+v", got, want)
+	}
+}
+
+// Timeouts can be set; a connection has the new one from its next packet on.
+func TestTimeouts(t *testing.T) {
+	r := newRig(t)
+	r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	if err := r.SetTimeouts(lvs.Timeouts{TCP: lvs.Duration(7 * time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	r.send(frame{}.bytes(t))
+	r.send(frame{flags: "A"}.bytes(t))
+	if left := time.Duration(r.connections()[0].Expires); left != 7*time.Second {
+		t.Errorf("expires in %v", left)
+	}
+	want := lvs.Timeouts{TCP: lvs.Duration(7 * time.Second), TCPFin: lvs.Duration(120 * time.Second), UDP: lvs.Duration(300 * time.Second)}
+	if got, err := r.Timeouts(); err != nil || got != want {
+		t.Errorf("timeouts %+v %v", got, err)
+	}
+}
+
+// No change of the table moves a connection: not weights, not another scheduler,
+// not deleting and adding again.
+func TestConnectionStays(t *testing.T) {
+	r := newRig(t)
+	one, two := server("10.0.0.1:80", 1), server("10.0.0.2:80", 1)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, one, two)
+	r.send(frame{}.bytes(t))
+	ack := frame{flags: "A", payload: 10}.bytes(t)
+	r.send(ack)
+	stays := func(what string, verdict uint32, reason string) {
+		t.Helper()
+		before := r.reasons()[reason]
+		if got, _ := r.send(ack); got != verdict || r.reasons()[reason] != before+1 {
+			t.Errorf("%s: verdict %d, reasons %v, want %d %s", what, got, r.reasons(), verdict, reason)
+		}
+		if c := r.connections(); len(c) != 1 || c[0].RealServer != one.Address {
+			t.Errorf("%s: connections %+v", what, c)
+		}
+	}
+	put := func(scheduler lvs.Scheduler, servers ...lvs.RealServer) {
+		t.Helper()
+		if err := r.Put(lvs.Service{ServiceKey: key, Scheduler: scheduler, RealServers: servers}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stays("nothing changed", xdpTX, "FORWARDED")
+	put(lvs.RR, server("10.0.0.1:80", 0), two)
+	stays("weight 0", xdpTX, "FORWARDED")
+	put(lvs.WLC, two, one)
+	stays("another scheduler", xdpTX, "FORWARDED")
+	put(lvs.WLC, two)
+	r.reclaim()
+	stays("server deleted", xdpDrop, "SERVER_REMOVED")
+	put(lvs.WLC, one, two)
+	stays("server added again", xdpTX, "FORWARDED")
+	if got := r.counts(key, "10.0.0.1:80"); got != (lvs.Counts{Active: 1}) {
+		t.Errorf("its counts came back as %+v", got)
+	}
+	if err := r.Delete(key); err != nil {
+		t.Fatal(err)
+	}
+	r.reclaim()
+	stays("service deleted", xdpDrop, "SERVER_REMOVED")
+	r.reopen(r.options)
+	stays("daemon started again", xdpDrop, "SERVER_REMOVED")
+	put(lvs.RR, two, one)
+	stays("service added again", xdpTX, "FORWARDED")
+	if got := r.status(key, "10.0.0.1:80"); got.Counts != (lvs.Counts{Active: 1}) {
+		t.Errorf("its counts came back as %+v", got.Counts)
+	}
+}
+
+// With its last connection a removed server gives its id back, and a VIP that
+// nothing needs is nobody's any more.
+func TestRemovedServerIsFreed(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.send(frame{}.bytes(t))
+	if err := r.Delete(key); err != nil {
+		t.Fatal(err)
+	}
+	r.reclaim()
+	if len(r.table.servers) != 1 || len(r.table.vips) != 1 {
+		t.Errorf("with a connection: %d servers, %d VIPs", len(r.table.servers), len(r.table.vips))
+	}
+	r.now += 61 * time.Second
+	r.sweep()
+	r.reclaim()
+	if len(r.table.servers) != 0 || len(r.table.vips) != 0 || len(r.hops.hops) != 0 {
+		t.Errorf("without: %d servers, %d VIPs, %d next hops", len(r.table.servers), len(r.table.vips), len(r.hops.hops))
+	}
+	for what, e := range map[string]extents{"services": r.table.serviceIDs, "servers": r.table.serverIDs, "pools": r.table.pools, "seats": r.table.seats, "hops": r.hops.indexes} {
+		if len(e.free) != 1 {
+			t.Errorf("%s: free runs %v", what, e.free)
+		}
+	}
+}
+
+// A new owner of an id does not inherit connections, should any have stayed.
+func TestGenerations(t *testing.T) {
+	r := newRig(t)
+	r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.send(frame{}.bytes(t))
+	r.arrays.servers.items[0].Generation++
+	if verdict, _ := r.send(frame{flags: "A"}.bytes(t)); verdict != xdpPass {
+		t.Errorf("an ACK of the old owner's connection: verdict %d", verdict)
+	}
+}
+
+func TestTableFull(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	for i := range 4096 + 300 {
+		r.send(frame{client: fmt.Sprintf("192.0.2.%d:%d", 1+i%200, 10000+i/200)}.bytes(t))
+	}
+	made := uint64(len(r.connections()))
+	got := r.reasons()
+	if got["FORWARDED"] != made || got["FORWARDED"]+got["TABLE_FULL"] != 4396 || made > 4096 {
+		t.Errorf("%d connections, reasons %v", made, got)
+	}
+	if c := r.counts(key, "10.0.0.1:80"); uint64(c.Active) != made {
+		t.Errorf("%d counted, %d made", c.Active, made)
+	}
+	if verdict, _ := r.send(frame{client: "192.0.2.1:10000", flags: "A"}.bytes(t)); verdict != xdpTX {
+		t.Errorf("an established connection suffers: verdict %d", verdict)
+	}
+}
+
+// Statistics begin at 0 with the service, and again at Zero; what the maps hold
+// is never reset.
+func TestZero(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.send(frame{}.bytes(t))
+	if err := r.Zero(key); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // also after a restart
+		if s := r.list()[0]; s.Stats != (lvs.Stats{}) || s.RealServers[0].Stats != (lvs.Stats{}) {
+			t.Errorf("after zero: %+v", s)
+		}
+		r.reopen(r.options)
+	}
+	r.send(frame{flags: "A"}.bytes(t))
+	want := lvs.Stats{InPackets: 1, InBytes: 40}
+	if s := r.list()[0]; s.Stats != want || s.RealServers[0].Stats != want {
+		t.Errorf("one packet later: %+v", s)
+	}
+}
+
+// A daemon that starts finds everything that another one left: services in their
+// order, connections, counts, statistics, timeouts.
+func TestAdopt(t *testing.T) {
+	r := newRig(t)
+	r.service("tcp 198.51.100.1:80", lvs.WRR, server("10.0.0.1:80", 3), server("10.0.0.2:80", 0), server("10.0.0.3:80", 2))
+	r.service("udp [2001:db8::1]:53", lvs.LC, server("[2001:db8:1::1]:53", 5))
+	r.service("tcp 198.51.100.1:443", lvs.WLC)
+	for i := range 7 {
+		r.send(frame{client: fmt.Sprintf("192.0.2.9:%d", 1000+i)}.bytes(t))
+	}
+	if err := r.SetTimeouts(lvs.Timeouts{UDP: lvs.Duration(33 * time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	services, connections, reasons := r.list(), len(r.connections()), r.reasons()
+	timeouts, _ := r.Timeouts()
+	free := r.table.seats.left()
+	old := r.Plane
+	r.reopen(r.options)
+	old.Close()
+	if diff := cmp.Diff(services, r.list(), cmp.Comparer(func(a, b lvs.RealServerStatus) bool { return a == b }), cmp.Comparer(func(a, b lvs.ServiceKey) bool { return a == b })); diff != "" {
+		t.Errorf("services (-before +after):\n%s", diff)
+	}
+	if n := len(r.connections()); n != connections || n != 7 {
+		t.Errorf("%d connections, %d before", n, connections)
+	}
+	if diff := cmp.Diff(reasons, r.reasons()); diff != "" {
+		t.Errorf("reasons (-before +after):\n%s", diff)
+	}
+	if got, _ := r.Timeouts(); got != timeouts {
+		t.Errorf("timeouts %+v, before %+v", got, timeouts)
+	}
+	if left := r.table.seats.left(); left != free {
+		t.Errorf("%d seats free, %d before", left, free)
+	}
+}
+
+// A daemon killed between two writes leaves nothing that the next cannot mend.
+func TestAdoptHalfAChange(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	u := &undo{}
+	service := lvs.Service{ServiceKey: key, Scheduler: lvs.RR, RealServers: []lvs.RealServer{server("10.0.0.2:80", 1)}}
+	seats, err := r.seat(service, u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Plane.list(r.table.services[key], seats) // listed, but in no pool
+	r.reopen(r.options)
+	if s := r.list(); len(s) != 1 || len(s[0].RealServers) != 1 || s[0].RealServers[0].Address.String() != "10.0.0.1:80" {
+		t.Errorf("services %+v", s)
+	}
+	r.reclaim()
+	if len(r.table.servers) != 1 {
+		t.Errorf("%d servers hold ids", len(r.table.servers))
+	}
+}
+
+// The C schedulers pick what the oracle picks, packet for packet, whatever
+// changes in between and however connections come and go.
+func TestSchedulersFollowOracle(t *testing.T) {
+	for _, scheduler := range lvs.Schedulers() {
+		t.Run(string(scheduler), func(t *testing.T) {
+			r := newRig(t)
+			key := parseKey("tcp 198.51.100.1:80")
+			flow := 0
+			rapid.Check(t, func(t *rapid.T) {
+				s := lvs.Service{ServiceKey: key, Scheduler: scheduler}
+				oracle := sched.NewOracle(scheduler)
+				drop := func() {
+					_ = r.Delete(key)
+					r.now += time.Hour
+					r.sweep()
+					r.reclaim()
+				}
+				drop()
+				put := func() {
+					if err := r.Put(s); err != nil {
+						t.Fatal(err)
+					}
+					for _, rs := range s.RealServers {
+						r.hop(rs.Address.Addr(), path{state: bpfHopStateHOP_READY, mac: serverMAC, ifindex: inIfindex, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: 1500})
+					}
+				}
+				put()
+				address := func(id uint32) string { return fmt.Sprintf("10.0.0.%d:80", id) }
+				counts := func(id uint32) lvs.Counts { return r.counts(key, address(id)) }
+				weight := rapid.Uint32Range(0, 9)
+				next := uint32(1)
+				t.Repeat(map[string]func(*rapid.T){
+					"add": func(t *rapid.T) {
+						if next > 200 {
+							t.Skip("enough")
+						}
+						w := weight.Draw(t, "weight")
+						s.RealServers = append([]lvs.RealServer{server(address(next), w)}, s.RealServers...)
+						oracle.Add(sched.Seat{ID: next, Weight: w})
+						next++
+						put()
+					},
+					"weight": func(t *rapid.T) {
+						if len(s.RealServers) == 0 {
+							t.Skip("none")
+						}
+						i := rapid.IntRange(0, len(s.RealServers)-1).Draw(t, "index")
+						w := weight.Draw(t, "weight")
+						s = s.Clone()
+						s.RealServers[i].Weight = w
+						id := s.RealServers[i].Address.Addr().As4()[3]
+						oracle.SetWeight(uint32(id), w)
+						put()
+					},
+					"remove": func(t *rapid.T) {
+						if len(s.RealServers) == 0 {
+							t.Skip("none")
+						}
+						i := rapid.IntRange(0, len(s.RealServers)-1).Draw(t, "index")
+						id := s.RealServers[i].Address.Addr().As4()[3]
+						s = s.Clone()
+						s.RealServers = append(s.RealServers[:i], s.RealServers[i+1:]...)
+						oracle.Remove(uint32(id))
+						put()
+					},
+					"time": func(*rapid.T) {
+						r.now += 50 * time.Second
+						r.sweep()
+					},
+					"connect": func(t *rapid.T) {
+						want, some := oracle.Pick(counts)
+						client := fmt.Sprintf("192.0.%d.%d:%d", 2+flow/250/60000, 1+flow%250, 1024+flow/250%60000)
+						flow++
+						verdict, _ := r.send(frame{client: client}.bytes(t))
+						if !some {
+							if verdict != xdpDrop {
+								t.Fatalf("nobody is usable, but verdict %d", verdict)
+							}
+							return
+						}
+						if rapid.Bool().Draw(t, "ends") {
+							r.send(frame{client: client, flags: "FA"}.bytes(t))
+						}
+						for _, c := range r.connections() {
+							if c.Client.String() == client && c.RealServer.String() != address(want) {
+								t.Fatalf("picked %s, the oracle %s", c.RealServer, address(want))
+							}
+						}
+					},
+				})
+			})
+		})
+	}
+}

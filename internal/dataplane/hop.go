@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"lvx/internal/lvs"
+)
+
+// hopTable keeps the next hops: one for each address of a real server, however
+// many services it stands in. What the kernel's routes and neighbours say is
+// written into next_hops; neighbour.go asks the kernel. Safe for concurrent use.
+type hopTable struct {
+	plane  *Plane
+	handle *netlink.Handle // nil for a detached plane
+	ns     netns.NsHandle
+
+	mu      sync.Mutex
+	hops    map[netip.Addr]*hop
+	indexes extents
+}
+
+type hop struct {
+	index uint32
+	users map[uint32]bool // ids of the real servers that point to it
+}
+
+func newHopTable(p *Plane) *hopTable {
+	most := p.objects.NextHops.MaxEntries()
+	return &hopTable{
+		plane: p, ns: netns.None(), hops: map[netip.Addr]*hop{},
+		indexes: newExtents("next hops", 1, most-1), // 0 is never resolved
+	}
+}
+
+// adopt takes over what a real server's record says.
+func (t *hopTable) adopt(addr netip.Addr, id, index uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hops[addr]
+	if h == nil {
+		h = &hop{index: index, users: map[uint32]bool{}}
+		t.hops[addr] = h
+		t.indexes.reserve(index, 1)
+	}
+	h.users[id] = true
+}
+
+// acquire returns the next hop for an address and asks the kernel about a new
+// one, so that it is on its way to being resolved when the first packet comes.
+func (t *hopTable) acquire(addr netip.Addr, id uint32) (uint32, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.hops[addr]; h != nil {
+		h.users[id] = true
+		return h.index, nil
+	}
+	index, err := t.indexes.take(1)
+	if err != nil {
+		return 0, err
+	}
+	t.item(index).MacState = 0
+	h := &hop{index: index, users: map[uint32]bool{id: true}}
+	t.hops[addr] = h
+	t.refresh(addr, h)
+	return h.index, nil
+}
+
+// release forgets a user, and the next hop with its last one.
+func (t *hopTable) release(addr netip.Addr, id uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hops[addr]
+	if h == nil {
+		return
+	}
+	delete(h.users, id)
+	if len(h.users) > 0 {
+		return
+	}
+	delete(t.hops, addr)
+	t.forget(addr)
+	t.retire(h.index)
+}
+
+// retire gives an index back once no packet can hold it.
+func (t *hopTable) retire(index uint32) {
+	t.plane.table.retired.add(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.indexes.put(index, 1)
+	})
+}
+
+func (t *hopTable) item(index uint32) *bpfNextHop { return &t.plane.arrays.hops.items[index] }
+
+// path is where frames for an address go.
+type path struct {
+	state   bpfHopState
+	mac     net.HardwareAddr
+	ifindex int    // of the port, where frames leave
+	vlan    uint16 // VLAN_KEEP, 0 or a tag
+	mtu     int
+}
+
+// write makes a path the one that packets take. Packets read mac_state first, so
+// the other fields may change in place only while that says "not ready".
+func (t *hopTable) write(h *hop, p path) {
+	next := bpfNextHop{
+		MacState: encodeMAC(p.mac, p.state), Ifindex: uint32(p.ifindex),
+		Vlan: p.vlan, Mtu: uint16(min(p.mtu, 0xffff)),
+	}
+	item := t.item(h.index)
+	now := *item
+	now.MacState = next.MacState
+	_, state := decodeMAC(atomic.LoadUint64(&item.MacState))
+	if now != next && state == bpfHopStateHOP_READY && p.state == bpfHopStateHOP_READY {
+		t.move(h, next)
+		return
+	}
+	if now != next && p.state == bpfHopStateHOP_READY {
+		item.Ifindex, item.Vlan, item.Mtu = next.Ifindex, next.Vlan, next.Mtu
+	}
+	atomic.StoreUint64(&item.MacState, next.MacState)
+}
+
+// move writes a new entry and turns the users to it one by one.
+func (t *hopTable) move(h *hop, next bpfNextHop) {
+	index, err := t.indexes.take(1)
+	if err != nil {
+		t.plane.log.Error("move a next hop", "err", err) // the table has twice the room: retired entries are late
+		return
+	}
+	*t.item(index) = next
+	for id := range h.users {
+		atomic.StoreUint32(&t.plane.arrays.servers.items[id].NextHop, index)
+	}
+	t.retire(h.index)
+	h.index = index
+}
+
+// status returns a next hop as people read it.
+func (t *hopTable) status(addr netip.Addr) lvs.NextHop {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hops[addr]
+	if h == nil {
+		return lvs.NextHop{State: lvs.NextHopUnresolved}
+	}
+	item := t.item(h.index)
+	mac, state := decodeMAC(atomic.LoadUint64(&item.MacState))
+	s := lvs.NextHop{State: hopStates[state]}
+	if state == bpfHopStateHOP_READY {
+		s.MAC = mac.String()
+		s.Interface = t.plane.portName(int(item.Ifindex))
+		if item.Vlan != uint16(bpfHopStateVLAN_KEEP) {
+			s.VLAN = item.Vlan
+		}
+	}
+	return s
+}
+
+// unresolved returns the addresses that have not answered yet.
+func (t *hopTable) unresolved() (addrs []netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for addr, h := range t.hops {
+		if _, state := decodeMAC(atomic.LoadUint64(&t.item(h.index).MacState)); state == bpfHopStateHOP_UNRESOLVED {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package dataplane loads the programs of bpf/, attaches them to interfaces and
+// owns every map: it turns services into map entries and map entries into
+// listings. It is the only border between lvs's nouns and the kernel's bytes
+// (encode.go), and it keeps the next hops of real servers fresh.
+//
+// It is not for deciding: what should be in the maps is package director's.
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"lvx/internal/sched"
+)
+
+// Mode says which XDP mode to attach in.
+type Mode string
+
+// The modes.
+const (
+	Auto    Mode = "auto"    // native where the driver can, else generic
+	Native  Mode = "native"  // the driver's, or an error
+	Generic Mode = "generic" // the kernel's own, slower, for every driver
+)
+
+// Options say what to open. The zero value opens the default instance on all
+// Ethernet interfaces of the network namespace.
+type Options struct {
+	// Instance names the pins. Default "default".
+	Instance string
+	// BPFFS is where a BPF file system is mounted. Default /sys/fs/bpf.
+	BPFFS string
+	// Interfaces to attach to, by name. Default: every Ethernet interface that
+	// is up and not a member or a VLAN of another.
+	Interfaces []string
+	// Mode of XDP. Default Auto.
+	Mode Mode
+	// Connections is the capacity of the connection table; one takes about 90
+	// bytes, whether used or not. Default 1,000,000. When it is full, new
+	// connections are dropped (TABLE_FULL). A table that is pinned keeps its size.
+	Connections uint32
+	// Services and RealServers are the capacities of those tables. A real server
+	// counts once per service, and as long as it has connections. Default 4,096
+	// and 16,384; at most 2^20 real servers.
+	Services, RealServers uint32
+	// Log receives state changes. Default: none.
+	Log *slog.Logger
+
+	detached bool // for tests: no interface, no next hops
+}
+
+func (o *Options) setDefaults() error {
+	set(&o.Instance, "default")
+	set(&o.BPFFS, "/sys/fs/bpf")
+	set(&o.Mode, Auto)
+	set(&o.Connections, 1_000_000)
+	set(&o.Services, 4096)
+	set(&o.RealServers, 16384)
+	set(&o.Log, slog.New(slog.DiscardHandler))
+	if o.Mode != Auto && o.Mode != Native && o.Mode != Generic {
+		return fmt.Errorf("xdp mode %q is not one of auto, native, generic", o.Mode)
+	}
+	if o.RealServers > uint32(bpfConnWordCONN_SERVER_MASK)+1 {
+		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnWordCONN_SERVER_MASK+1)
+	}
+	return validInstance(o.Instance)
+}
+
+func set[T comparable](field *T, value T) {
+	if *field == *new(T) {
+		*field = value
+	}
+}
+
+// Plane is a loaded data plane. Its methods may be called at the same time.
+type Plane struct {
+	options Options
+	log     *slog.Logger
+	pins    pins
+	objects bpfObjects
+	arrays  arrays
+	hops    *hopTable
+	ports   *portTable
+
+	// mu guards the tables below and every write to a map that is not the BPF
+	// programs'.
+	mu    sync.Mutex
+	table table
+}
+
+// Open loads the data plane of an instance, or adopts the one that is pinned:
+// services, connections and counters stay, the program is replaced without a
+// gap. Several instances may be open, each in its network namespace.
+//
+// Returns an error that says what to do if the BPF file system is missing, a
+// privilege is missing, the pins are of another version, or no interface can be
+// attached to.
+func Open(o Options) (*Plane, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	p := &Plane{options: o, log: o.Log, pins: newPins(o.BPFFS, o.Instance)}
+	p.ports = &portTable{plane: p, ns: netns.None(), ports: map[int]*attached{}}
+	if err := p.open(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Plane) open() error {
+	if err := p.pins.prepare(); err != nil {
+		return err
+	}
+	if err := p.load(); err != nil {
+		return err
+	}
+	if err := p.arrays.open(&p.objects.bpfMaps); err != nil {
+		return err
+	}
+	if err := p.initTimeouts(); err != nil {
+		return err
+	}
+	p.table.adopt(p)
+	if p.options.detached {
+		return nil
+	}
+	if err := p.openPorts(); err != nil {
+		return err
+	}
+	return p.openHops()
+}
+
+// load creates the maps that are not pinned yet, and the programs.
+func (p *Plane) load() error {
+	spec, err := loadBpf()
+	if err != nil {
+		return fmt.Errorf("read the BPF object: %w", err)
+	}
+	if err := p.size(spec); err != nil {
+		return err
+	}
+	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.dir()}}
+	err = spec.LoadAndAssign(&p.objects, options)
+	return explainLoad(err, p.options.Instance)
+}
+
+// size sets the capacities that the options ask for, or that pinned maps have.
+func (p *Plane) size(spec *ebpf.CollectionSpec) error {
+	o := p.options
+	sizes := map[string]uint32{
+		"addresses":   o.Services + o.RealServers,
+		"connections": o.Connections,
+		"counts":      o.RealServers, "real_servers": o.RealServers, "server_stats": o.RealServers, "server_zeros": o.RealServers,
+		"service_ids": o.Services, "services": o.Services, "service_stats": o.Services, "service_zeros": o.Services,
+		"pools":     2*o.Services + 64,
+		"seats":     4*o.RealServers + 8*sched.MaxTurns,
+		"next_hops": 2*o.RealServers + 64,
+	}
+	for name, m := range spec.Maps {
+		if name[0] == '.' {
+			continue // constants: they belong to the program, not to the state
+		}
+		m.Pinning = ebpf.PinByName
+		if size, sized := sizes[name]; sized {
+			m.MaxEntries = size
+		}
+		size, err := p.pins.size(name)
+		if err != nil {
+			return err
+		}
+		if size > 0 {
+			m.MaxEntries = size
+		}
+	}
+	return nil
+}
+
+// explainLoad says in one line what the operator can do about a load error.
+func explainLoad(err error, instance string) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ebpf.ErrMapIncompatible):
+		return fmt.Errorf("what is pinned is of another version of lvx: %w; take it away with: lvx director unload --instance %s", err, instance)
+	case errors.As(err, &verifier):
+		return fmt.Errorf("this kernel refuses the BPF program (lvx needs Linux 6.1 or newer): %w", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("load the data plane: %w; it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("load the data plane: %w; ask for fewer --connections", err)
+	}
+	return fmt.Errorf("load the data plane: %w", err)
+}
+
+// Run keeps the data plane in order until ctx ends: it ends connections whose
+// time is up, follows neighbours, routes and interfaces, and frees what removed
+// real servers held. It blocks; run it once.
+func (p *Plane) Run(ctx context.Context) {
+	var wait sync.WaitGroup
+	if !p.options.detached {
+		wait.Go(func() { p.hops.run(ctx) })
+		wait.Go(func() { p.ports.run(ctx) })
+	}
+	p.sweepLoop(ctx)
+	wait.Wait()
+}
+
+// sweepLoop sweeps every tick, or more seldom when a sweep takes long: it gets a
+// twentieth of one CPU at most.
+func (p *Plane) sweepLoop(ctx context.Context) {
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		start := time.Now()
+		if _, err := p.Sweep(); err != nil {
+			p.log.Error("sweep connections", "err", err)
+		}
+		p.reclaim()
+		timer.Reset(max(tick, 20*time.Since(start)))
+	}
+}
+
+// Close lets go of the data plane. What is pinned goes on forwarding.
+func (p *Plane) Close() {
+	p.ports.close()
+	if p.hops != nil {
+		p.hops.close()
+	}
+	p.arrays.close()
+	p.objects.Close()
+}

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"lvx/internal/lvs"
+)
+
+// flags of bpf `struct interface`: what the daemon has to know after a restart.
+const (
+	flagOutputOnly = 1 << 14 // packets leave by it, but nothing is attached
+	flagGeneric    = 1 << 15 // attached in generic mode
+)
+
+// portTable attaches to interfaces and follows them. Safe for concurrent use.
+type portTable struct {
+	plane  *Plane
+	handle *netlink.Handle
+	ns     netns.NsHandle
+
+	mu    sync.Mutex
+	ports map[int]*attached
+}
+
+type attached struct {
+	lvs.Interface
+	index int
+	link  link.Link
+}
+
+// openPorts attaches to every interface asked for, or fails with all undone.
+func (p *Plane) openPorts() (err error) {
+	t := p.ports
+	if t.ns, err = netns.Get(); err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	links, err := t.handle.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, name := range p.options.Interfaces {
+		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == name }) {
+			return fmt.Errorf("interface %s: there is none of that name; see: ip link", name)
+		}
+	}
+	for _, l := range links {
+		if !t.wanted(l) {
+			continue
+		}
+		if err := t.attach(l); err != nil && (len(p.options.Interfaces) > 0 || errors.Is(err, os.ErrPermission)) {
+			return err
+		} else if err != nil {
+			p.log.Warn("attach", "interface", l.Attrs().Name, "err", err)
+		}
+	}
+	if len(t.ports) == 0 {
+		return errors.New("no Ethernet interface is up to attach to: bring one up (ip link set eth0 up), or name one with --interface")
+	}
+	return nil
+}
+
+// wanted tells whether to attach to a link: one that was named, or any Ethernet
+// interface that is up, is nobody's member (a bond, not its members) and is not a
+// part of another (a VLAN's frames are seen, tagged, on the port below).
+func (t *portTable) wanted(l netlink.Link) bool {
+	a := l.Attrs()
+	if names := t.plane.options.Interfaces; len(names) > 0 {
+		return slices.Contains(names, a.Name)
+	}
+	part := l.Type() == "vlan" || l.Type() == "macvlan" || l.Type() == "ipvlan"
+	return a.EncapType == "ether" && a.Flags&net.FlagUp != 0 && a.Flags&net.FlagLoopback == 0 && a.MasterIndex == 0 && !part
+}
+
+// attach puts the program on an interface, in the best mode there is. A program
+// of ours that is there already is replaced without a gap.
+func (t *portTable) attach(l netlink.Link) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	index := l.Attrs().Index
+	if t.ports[index] != nil {
+		return nil
+	}
+	a := &attached{Interface: lvs.Interface{Name: l.Attrs().Name}, index: index}
+	before := t.plane.interfaceFlags(index)
+	if err := t.adopt(a, before); err != nil {
+		if err := t.attachAnew(a); err != nil {
+			return err
+		}
+	}
+	off, err := turnOffloadsOff(a.Name, a.Mode, before)
+	if err != nil {
+		t.plane.log.Warn("turn offloads off", "interface", a.Name, "err", err)
+	}
+	a.OffloadsOff = offloadNames(off)
+	flags := off
+	if a.Mode == lvs.XDPGeneric {
+		flags |= flagGeneric
+	}
+	if err := t.plane.putInterface(l, flags); err != nil {
+		_ = a.link.Close()
+		return err
+	}
+	t.ports[index] = a
+	t.plane.log.Info("attached", "interface", a.Name, "mode", a.Mode)
+	return nil
+}
+
+// adopt takes over a pinned link. An error means that there is none to use.
+func (t *portTable) adopt(a *attached, flags uint16) error {
+	path := t.plane.pins.link(a.index)
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return err
+	}
+	a.Mode = lvs.XDPNative
+	if flags&flagGeneric != 0 {
+		a.Mode, a.Why = lvs.XDPGeneric, "so attached by an earlier daemon"
+	}
+	usable := t.plane.options.Mode == Auto || t.plane.options.Mode == Mode(a.Mode)
+	info, err := l.Info()
+	if err == nil && usable && info.XDP() != nil && int(info.XDP().Ifindex) == a.index {
+		if err = l.Update(t.plane.objects.LvsDirect); err == nil {
+			a.link = l
+			return nil
+		}
+	}
+	// The interface was made anew (ENOLINK), or another mode is wanted.
+	_ = l.Detach()
+	return errors.Join(errors.New("not usable"), l.Unpin(), l.Close())
+}
+
+func (t *portTable) attachAnew(a *attached) error {
+	mode := t.plane.options.Mode
+	var err error
+	if mode != Generic {
+		if a.link, err = t.try(a.index, link.XDPDriverMode); err == nil {
+			a.Mode = lvs.XDPNative
+			return t.pin(a)
+		}
+		if mode == Native || errors.Is(err, unix.EBUSY) {
+			return explainAttach(a.Name, err)
+		}
+		a.Why = err.Error()
+	}
+	if a.link, err = t.try(a.index, link.XDPGenericMode); err != nil {
+		return explainAttach(a.Name, err)
+	}
+	a.Mode = lvs.XDPGeneric
+	if mode == Generic {
+		a.Why = "asked for"
+	}
+	return t.pin(a)
+}
+
+func (t *portTable) try(index int, flags link.XDPAttachFlags) (link.Link, error) {
+	return link.AttachXDP(link.XDPOptions{Program: t.plane.objects.LvsDirect, Interface: index, Flags: flags})
+}
+
+func (t *portTable) pin(a *attached) error {
+	if err := a.link.Pin(t.plane.pins.link(a.index)); err != nil {
+		_ = a.link.Close()
+		return fmt.Errorf("interface %s: pin the link: %w", a.Name, err)
+	}
+	return nil
+}
+
+func explainAttach(name string, err error) error {
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("interface %s: another XDP program is attached to it; see: ip link show dev %s", name, name)
+	}
+	return fmt.Errorf("interface %s: attach: %w", name, err)
+}
+
+// know makes sure that an interface which packets leave by is in `interfaces`.
+func (t *portTable) know(index int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.handle == nil {
+		return nil
+	}
+	var entry bpfInterface
+	if t.plane.objects.Interfaces.Lookup(uint32(index), &entry) == nil {
+		return nil
+	}
+	l, err := t.handle.LinkByIndex(index)
+	if err != nil {
+		return fmt.Errorf("interface %d: %w", index, err)
+	}
+	return t.plane.putInterface(l, flagOutputOnly)
+}
+
+func (p *Plane) interfaceFlags(index int) uint16 {
+	var entry bpfInterface
+	if p.objects.Interfaces.Lookup(uint32(index), &entry) != nil {
+		return 0
+	}
+	return entry.Flags
+}
+
+func (p *Plane) putInterface(l netlink.Link, flags uint16) error {
+	entry := bpfInterface{Flags: flags}
+	copy(entry.Mac[:], l.Attrs().HardwareAddr)
+	if err := p.objects.Interfaces.Put(uint32(l.Attrs().Index), entry); err != nil {
+		return fmt.Errorf("interface %s: write interfaces: %w", l.Attrs().Name, err)
+	}
+	return nil
+}
+
+func (p *Plane) portName(index int) string {
+	p.ports.mu.Lock()
+	defer p.ports.mu.Unlock()
+	if a := p.ports.ports[index]; a != nil {
+		return a.Name
+	}
+	if p.ports.handle != nil {
+		if l, err := p.ports.handle.LinkByIndex(index); err == nil {
+			return l.Attrs().Name
+		}
+	}
+	return fmt.Sprintf("if%d", index)
+}
+
+// interfaces returns the interfaces that the data plane is attached to, by index.
+func (t *portTable) interfaces() []lvs.Interface {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]lvs.Interface, 0, len(t.ports))
+	for _, index := range slices.Sorted(maps.Keys(t.ports)) {
+		i := t.ports[index].Interface
+		i.LostAfterVerdict = lostAfterVerdict(i.Name)
+		list = append(list, i)
+	}
+	return list
+}
+
+// run follows interfaces until ctx ends: new ones are attached to, gone ones
+// forgotten, and a changed MAC address is learned.
+func (t *portTable) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := t.follow(ctx); err != nil {
+			t.plane.log.Warn("follow interfaces", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (t *portTable) follow(ctx context.Context) error {
+	done := make(chan struct{})
+	defer close(done)
+	links := make(chan netlink.LinkUpdate, 1024)
+	err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{
+		Namespace: &t.ns, ErrorCallback: func(error) {}, ListExisting: true,
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event, open := <-links:
+			if !open {
+				return errors.New("events were lost")
+			}
+			t.changed(event)
+		}
+	}
+}
+
+func (t *portTable) changed(event netlink.LinkUpdate) {
+	index := event.Attrs().Index
+	if event.Header.Type == unix.RTM_DELLINK {
+		t.gone(index)
+		return
+	}
+	t.learn(event.Link)
+	if t.wanted(event.Link) {
+		if err := t.attach(event.Link); err != nil {
+			t.plane.log.Warn("attach", "interface", event.Attrs().Name, "err", err)
+		}
+	}
+}
+
+// learn takes over the MAC address of an interface that we know.
+func (t *portTable) learn(l netlink.Link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var entry bpfInterface
+	index := uint32(l.Attrs().Index)
+	if t.plane.objects.Interfaces.Lookup(index, &entry) != nil || slices.Equal(entry.Mac[:], l.Attrs().HardwareAddr) {
+		return
+	}
+	if err := t.plane.putInterface(l, entry.Flags); err != nil {
+		t.plane.log.Warn("learn a MAC address", "interface", l.Attrs().Name, "err", err)
+	}
+}
+
+func (t *portTable) gone(index int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.plane.objects.Interfaces.Delete(uint32(index))
+	a := t.ports[index]
+	if a == nil {
+		return
+	}
+	delete(t.ports, index)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, a.link.Unpin(), a.link.Close())
+	t.plane.log.Warn("interface gone", "interface", a.Name, "err", err)
+}
+
+func (t *portTable) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range t.ports {
+		_ = a.link.Close() // pinned: it stays
+	}
+	if t.handle != nil {
+		t.handle.Close()
+	}
+	if t.ns.IsOpen() {
+		_ = t.ns.Close()
+	}
+}

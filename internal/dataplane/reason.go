@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import "lvx/internal/lvs"
+
+// reasons says what each enum reason of bpf/types.h means. The verdicts are
+// those of finish() in bpf/lvs.bpf.c; docs/reasons.md is made from this table.
+var reasons = [bpfReasonREASON_MAX]lvs.Reason{
+	bpfReasonREASON_UNDECIDED: {Name: "UNDECIDED", Verdict: lvs.Dropped,
+		Help: "Never counted: a stage's word for \"go on\"."},
+	bpfReasonREASON_FORWARDED: {Name: "FORWARDED", Verdict: lvs.Forwarded,
+		Help: "Sent to a real server."},
+	bpfReasonREASON_LOCAL: {Name: "LOCAL", Verdict: lvs.Passed,
+		Help: "The real server picked is the director itself; its own programs answer."},
+	bpfReasonREASON_NOT_IP: {Name: "NOT_IP", Verdict: lvs.Passed,
+		Help: "Neither IPv4 nor IPv6 (ARP, for instance); the kernel has it."},
+	bpfReasonREASON_BAD_IP: {Name: "BAD_IP", Verdict: lvs.Passed,
+		Help: "The IP header is cut short, or its length or checksum is wrong; the kernel counts and drops it."},
+	bpfReasonREASON_NOT_OURS: {Name: "NOT_OURS", Verdict: lvs.Passed,
+		Help: "No virtual service and no connection has this address, port and protocol; the kernel has it."},
+	bpfReasonREASON_OTHER_HOST: {Name: "OTHER_HOST", Verdict: lvs.Passed,
+		Help: "The frame is for another machine's MAC address (a switch floods, or the port is promiscuous); the kernel drops it."},
+	bpfReasonREASON_FRAGMENT_TAIL: {Name: "FRAGMENT_TAIL", Verdict: lvs.Passed,
+		Help: "A later fragment to a VIP: it has no ports, so that only the kernel can tell whose it is."},
+	bpfReasonREASON_NO_CONNECTION: {Name: "NO_CONNECTION", Verdict: lvs.Passed,
+		Help: "A TCP packet to a service that is not a SYN and belongs to no known connection; the kernel answers with RST."},
+	bpfReasonREASON_MALFORMED: {Name: "MALFORMED", Verdict: lvs.Dropped,
+		Help: "To a VIP, but the TCP or UDP header is cut short or contradicts the packet's length."},
+	bpfReasonREASON_V4MAPPED: {Name: "V4_MAPPED", Verdict: lvs.Dropped,
+		Help: "An IPv6 packet with an IPv4-mapped address, which may not appear on the wire (RFC 4291, 2.5.5.2)."},
+	bpfReasonREASON_FRAGMENT: {Name: "FRAGMENT", Verdict: lvs.Dropped,
+		Help: "The first fragment of a datagram to a service; fragments are not forwarded in this version. Lower the clients' packet size."},
+	bpfReasonREASON_NO_REAL_SERVER: {Name: "NO_REAL_SERVER", Verdict: lvs.Dropped,
+		Help: "The service has no real server with a weight above 0. Add one, or raise a weight."},
+	bpfReasonREASON_SERVER_REMOVED: {Name: "SERVER_REMOVED", Verdict: lvs.Dropped,
+		Help: "The connection's real server was deleted; its packets go on if it is added again."},
+	bpfReasonREASON_TABLE_FULL: {Name: "TABLE_FULL", Verdict: lvs.Dropped,
+		Help: "The connection table is full, so that no new connection can be made. Unload and start with more --connections."},
+	bpfReasonREASON_CONTENDED: {Name: "CONTENDED", Verdict: lvs.Dropped,
+		Help: "Two packets opened one connection at the same moment; this one lost and will be sent again."},
+	bpfReasonREASON_NO_NEIGHBOUR: {Name: "NO_NEIGHBOUR", Verdict: lvs.Dropped,
+		Help: "The real server does not answer ARP or neighbour solicitation. Is it up, and on the director's segment? See: lvx real-servers"},
+	bpfReasonREASON_OFF_LINK: {Name: "OFF_LINK", Verdict: lvs.Dropped,
+		Help: "The real server is behind a router, where dr cannot reach it: put it on the director's segment."},
+	bpfReasonREASON_NO_ROUTE: {Name: "NO_ROUTE", Verdict: lvs.Dropped,
+		Help: "The director has no route to the real server. See: ip route get RIP"},
+	bpfReasonREASON_TOO_BIG: {Name: "TOO_BIG", Verdict: lvs.Dropped,
+		Help: "The packet is larger than the MTU on the way to the real server. Make the MTUs of the segment equal."},
+	bpfReasonREASON_BAD_VLAN: {Name: "BAD_VLAN", Verdict: lvs.Dropped,
+		Help: "A frame with two VLAN tags to a real server in a VLAN of its own: the tags cannot be translated."},
+	bpfReasonREASON_NO_HEADROOM: {Name: "NO_HEADROOM", Verdict: lvs.Dropped,
+		Help: "The driver left no room in front of the frame for a VLAN tag."},
+	bpfReasonREASON_INTERNAL: {Name: "INTERNAL", Verdict: lvs.Dropped,
+		Help: "The maps contradict each other: a mistake in lvx. Please report it."},
+}
