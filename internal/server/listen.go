@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Group is the group that may open the socket, if it exists.
+const Group = "lvx"
+
+// longestPath is what a unix socket's address has room for.
+const longestPath = 107
+
+// ErrRunning is returned by Listen when a daemon has the socket already.
+var ErrRunning = errors.New("already running")
+
+// Listen makes the unix socket at path, mode 0660 and of group Group, and its
+// directory. A socket that a killed daemon left is replaced; one that a living
+// daemon has is not: that is ErrRunning. Closing the listener removes the
+// socket.
+func Listen(path string) (net.Listener, error) {
+	if len(path) > longestPath {
+		return nil, fmt.Errorf("listen on %s: the path is above %d bytes; choose a shorter one with --socket", path, longestPath)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make the socket's directory: %w", err)
+	}
+	lock, err := lockSocket(path)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := bind(path)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return &lockedListener{Listener: listener, lock: lock}, nil
+}
+
+// bind is called with the lock held, so nobody else binds in between.
+func bind(path string) (net.Listener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := setOwner(path); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// lockSocket takes a lock beside the socket. The kernel drops it when the
+// daemon dies, however it dies: the lock, not the socket, tells who lives.
+func lockSocket(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the socket: %w", err)
+	}
+	err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return lock, nil
+	}
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = running(path)
+	} else {
+		err = fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	return nil, errors.Join(err, lock.Close())
+}
+
+// running names the instance by its socket, as in /run/lvx/INSTANCE.sock.
+func running(path string) error {
+	instance := strings.TrimSuffix(filepath.Base(path), ".sock")
+	return fmt.Errorf("instance %s is %w (socket %s)", instance, ErrRunning, path)
+}
+
+// removeStale removes a socket on which nobody listens. One that was handed
+// over by systemd has no lock beside it, so it is asked as well.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("look at the socket: %w", err)
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("listen on %s: there is a file that is not a socket; move it away or choose another --socket", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		return errors.Join(running(path), c.Close())
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("ask who listens: %w", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove the stale socket: %w", err)
+	}
+	return nil
+}
+
+// setOwner opens the socket to group Group; without that group, to our own.
+func setOwner(path string) error {
+	if group, err := user.LookupGroup(Group); err == nil {
+		id, err := strconv.Atoi(group.Gid)
+		if err != nil {
+			return fmt.Errorf("group %s: %w", Group, err)
+		}
+		if err := os.Chown(path, -1, id); err != nil {
+			return fmt.Errorf("give the socket to group %s: %w", Group, err)
+		}
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return fmt.Errorf("open the socket to its group: %w", err)
+	}
+	return nil
+}
+
+// lockedListener keeps the lock for as long as it listens.
+type lockedListener struct {
+	net.Listener
+	lock *os.File
+}
+
+// Close removes the socket, then drops the lock.
+func (l *lockedListener) Close() error { return errors.Join(l.Listener.Close(), l.lock.Close()) }

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package script
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"lvx/internal/director"
+	"lvx/internal/lvs"
+)
+
+func newDirector(m *Memory) *director.Director {
+	return director.New(director.Options{Plane: m, Facts: m, Log: slog.New(slog.DiscardHandler)})
+}
+
+func key(port uint16) lvs.ServiceKey {
+	return lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), port)}
+}
+
+func realServer(n, port uint16, weight uint32) lvs.RealServer {
+	return lvs.RealServer{Address: netip.MustParseAddrPort(fmt.Sprintf("10.0.0.%d:%d", n, port)), Method: lvs.DR, Weight: weight}
+}
+
+// text is a table to compare by.
+func text(t fataler, m *Memory) string {
+	t.Helper()
+	list, err := m.Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := fmt.Sprintln(m.timeouts)
+	for _, s := range list {
+		out += fmt.Sprintln(s.ServiceKey, s.Scheduler)
+		for _, r := range s.RealServers {
+			out += fmt.Sprintln("  ", r.Address, r.Method, r.Weight)
+		}
+	}
+	return out
+}
+
+type fataler interface {
+	Helper()
+	Fatal(...any)
+}
+
+// drawChange draws a change out of a small world, so that many meet.
+func drawChange(t *rapid.T) lvs.Change {
+	port := rapid.Uint16Range(80, 83).Draw(t, "port")
+	c := lvs.Change{
+		Operation: rapid.SampledFrom([]lvs.Operation{
+			lvs.AddService, lvs.EditService, lvs.DeleteService, lvs.AddServer, lvs.AddServer, lvs.AddServer,
+			lvs.EditServer, lvs.DeleteServer, lvs.Clear, lvs.Zero, lvs.SetTimeouts,
+		}).Draw(t, "operation"),
+	}
+	switch c.Operation {
+	case lvs.Clear:
+		return c
+	case lvs.SetTimeouts:
+		c.Timeouts.TCP = lvs.Duration(rapid.Int64Range(-1, 1000).Draw(t, "timeout")) * 1e9
+		return c
+	case lvs.AddService, lvs.EditService:
+		c.Scheduler = rapid.SampledFrom([]lvs.Scheduler{lvs.RR, lvs.WLC, "sh", "nonsense"}).Draw(t, "scheduler")
+	case lvs.AddServer, lvs.EditServer, lvs.DeleteServer:
+		c.RealServer = realServer(rapid.Uint16Range(1, 4).Draw(t, "server"), port, rapid.Uint32Range(0, 3).Draw(t, "weight"))
+	}
+	c.Service = key(port)
+	return c
+}
+
+// Apply makes all changes or none, whichever write fails, and one by one or all
+// at once they lead to the same table.
+func TestApplyIsAllOrNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m, model := NewMemory(), NewMemory()
+		d, sound := newDirector(m), newDirector(model)
+		for range rapid.IntRange(1, 12).Draw(t, "applies") {
+			changes := rapid.SliceOfN(rapid.Custom(drawChange), 1, 6).Draw(t, "changes")
+			before := text(t, m)
+			// A run of failures long enough to defeat the retries, or a single one.
+			first := m.writes + rapid.IntRange(1, 6).Draw(t, "first failure")
+			length := rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "failures")
+			m.Fail = func(n int) bool { return n >= first && n < first+length }
+			_, err := d.Apply(context.Background(), changes, 0)
+			m.Fail = nil
+			if err != nil {
+				if got := text(t, m); got != before {
+					t.Fatalf("%v, but the table changed:\n%s", err, cmp.Diff(before, got))
+				}
+				if !errors.Is(err, ErrInjected) {
+					if _, sure := sound.Apply(context.Background(), changes, 0); sure == nil {
+						t.Fatalf("refused (%v) what a sound plane takes", err)
+					}
+				}
+				continue
+			}
+			if _, err := sound.Apply(context.Background(), changes, 0); err != nil {
+				t.Fatalf("taken, but a sound plane refuses it: %v", err)
+			}
+			if diff := cmp.Diff(text(t, model), text(t, m)); diff != "" {
+				t.Fatalf("the tables differ (-sound +faulty):\n%s", diff)
+			}
+		}
+	})
+}
+
+// A refused change names its object and what is wrong with it.
+func TestRefusals(t *testing.T) {
+	add := lvs.Change{Operation: lvs.AddService, Service: key(80), Scheduler: lvs.RR}
+	server := lvs.Change{Operation: lvs.AddServer, Service: key(80), RealServer: realServer(1, 80, 1)}
+	for _, c := range []struct {
+		name    string
+		changes []lvs.Change
+		kind    error
+		text    string
+	}{
+		{"twice", []lvs.Change{add, add}, lvs.ErrServiceExists, "change 2 (add-service): service tcp 198.51.100.1:80: the service exists already"},
+		{"no service", []lvs.Change{server}, lvs.ErrNoService, "service tcp 198.51.100.1:80: there is no such service"},
+		{"server twice", []lvs.Change{add, server, server}, lvs.ErrServerExists, "change 3 (add-server): real server 10.0.0.1:80 of tcp 198.51.100.1:80: the real server exists already"},
+		{"no server", []lvs.Change{add, {Operation: lvs.DeleteServer, Service: key(80), RealServer: realServer(9, 80, 1)}}, lvs.ErrNoServer, "change 2 (delete-server): real server 10.0.0.9:80 of tcp 198.51.100.1:80: there is no such real server"},
+		{"another port", []lvs.Change{add, {Operation: lvs.AddServer, Service: key(80), RealServer: realServer(1, 8080, 1)}}, lvs.ErrInvalid, "change 2 (add-server): service tcp 198.51.100.1:80: real server 10.0.0.1:8080: dr cannot change the port (the service has 80): not possible"},
+		{"no scheduler", []lvs.Change{{Operation: lvs.AddService, Service: key(80), Scheduler: "zz"}}, lvs.ErrNoScheduler, `service tcp 198.51.100.1:80: scheduler "zz": there is no such scheduler`},
+		{"a later one", []lvs.Change{{Operation: lvs.AddService, Service: key(80), Scheduler: "mh"}}, lvs.ErrUnsupported, "service tcp 198.51.100.1:80: scheduler mh: not in this version"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := NewMemory()
+			_, err := newDirector(m).Apply(context.Background(), c.changes, 0)
+			if !errors.Is(err, c.kind) || err.Error() != c.text {
+				t.Errorf("got  %v\nwant %s", err, c.text)
+			}
+			if m.writes != 0 {
+				t.Errorf("%d writes", m.writes)
+			}
+		})
+	}
+}

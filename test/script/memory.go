@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package script runs command lines against the director on an in-memory data
+// plane that can be told to fail: what a command says, what the tables are
+// afterwards, and that a failed change changes nothing. No root, no kernel.
+//
+// It is not for packets: those are tested in internal/dataplane and test/lab.
+package script
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"lvx/internal/lvs"
+)
+
+// ErrInjected is what a write fails with when its turn has come.
+var ErrInjected = errors.New("injected fault")
+
+// Memory is a data plane in memory. Safe for concurrent use.
+type Memory struct {
+	mu       sync.Mutex
+	services []lvs.ServiceStatus // the newest first
+	timeouts lvs.Timeouts
+	writes   int
+	// Fail decides whether the n-th write fails, counted from 1. May be nil.
+	Fail func(n int) bool
+	// Failed counts the writes that failed; they changed nothing.
+	Failed int
+}
+
+// NewMemory returns an empty plane with the kernel's timeouts.
+func NewMemory() *Memory { return &Memory{timeouts: lvs.DefaultTimeouts()} }
+
+func (m *Memory) write() error {
+	m.writes++
+	if m.Fail != nil && m.Fail(m.writes) {
+		m.Failed++
+		return ErrInjected
+	}
+	return nil
+}
+
+// Services returns copies.
+func (m *Memory) Services() ([]lvs.ServiceStatus, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := slices.Clone(m.services)
+	for i := range list {
+		list[i].RealServers = slices.Clone(list[i].RealServers)
+	}
+	return list, nil
+}
+
+func (m *Memory) find(key lvs.ServiceKey) int {
+	return slices.IndexFunc(m.services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == key })
+}
+
+// Put adds or replaces a service.
+func (m *Memory) Put(s lvs.Service) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.write(); err != nil {
+		return err
+	}
+	status := lvs.ServiceStatus{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler}
+	for _, r := range s.RealServers {
+		status.RealServers = append(status.RealServers, lvs.RealServerStatus{RealServer: r, NextHop: lvs.NextHop{State: lvs.NextHopReady}})
+	}
+	if i := m.find(s.ServiceKey); i >= 0 {
+		m.services[i] = status
+	} else {
+		m.services = slices.Insert(m.services, 0, status)
+	}
+	return nil
+}
+
+// Delete takes a service out.
+func (m *Memory) Delete(key lvs.ServiceKey) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.write(); err != nil {
+		return err
+	}
+	i := m.find(key)
+	if i < 0 {
+		return lvs.ErrNoService
+	}
+	m.services = slices.Delete(m.services, i, i+1)
+	return nil
+}
+
+// Zero sets statistics to 0.
+func (m *Memory) Zero(key lvs.ServiceKey) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.write(); err != nil {
+		return err
+	}
+	m.services[m.find(key)].Stats = lvs.Stats{}
+	return nil
+}
+
+// SetTimeouts changes the timeouts that are not 0.
+func (m *Memory) SetTimeouts(t lvs.Timeouts) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.write(); err != nil {
+		return err
+	}
+	m.timeouts = t.Merge(m.timeouts)
+	return nil
+}
+
+// Connections has none.
+func (m *Memory) Connections(func(lvs.Connection) error) error { return nil }
+
+// Reasons has none.
+func (m *Memory) Reasons() ([]lvs.Reason, error) { return nil, nil }
+
+// Status has the timeouts.
+func (m *Memory) Status() (lvs.Status, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return lvs.Status{Timeouts: m.timeouts}, nil
+}
+
+// Settle returns at once: every next hop is known.
+func (m *Memory) Settle(context.Context) {}
