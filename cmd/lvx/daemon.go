@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"lvx/internal/cli"
+	"lvx/internal/dataplane"
+	"lvx/internal/diagnose"
+	"lvx/internal/director"
+	"lvx/internal/server"
+)
+
+// daemonOptions are the flags of lvx director.
+type daemonOptions struct {
+	plane        dataplane.Options
+	mode         string
+	socket       string
+	unloadOnExit bool
+	log          *slog.Logger
+}
+
+func directorCommand(env *cli.Env) *cobra.Command {
+	var o daemonOptions
+	command := &cobra.Command{
+		Use:   "director",
+		Short: "Run the director: load the data plane and answer on the socket",
+		Long: `Runs the director in the foreground. It attaches to all Ethernet interfaces of
+its network namespace, or to those named, and starts without services; services
+are then added with ipvsadm.
+
+SIGTERM and SIGINT stop the daemon and leave the data plane forwarding: started
+again, or killed and started again, it takes over what runs, and no packet,
+connection or counter is lost. To end forwarding: lvx director unload.`,
+		Example: `  lvx director
+  lvx director --interface eth0 --interface eth1
+  lvx director --instance lab --unload-on-exit`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			o.socket = env.SocketPath()
+			o.plane.Instance = env.Instance()
+			o.plane.Mode = dataplane.Mode(o.mode)
+			o.log = slog.New(slog.NewTextHandler(env.Err, nil))
+			return serve(o)
+		},
+	}
+	flags := command.Flags()
+	flags.StringSliceVar(&o.plane.Interfaces, "interface", nil, "interface to attach to; may be given several times (default: all Ethernet interfaces that are up)")
+	flags.StringVar(&o.mode, "xdp", "auto", "XDP mode: auto (native where the driver can), native or generic")
+	flags.Uint32Var(&o.plane.Connections, "connections", 1_000_000, "capacity of the connection table, about 90 bytes each")
+	flags.BoolVar(&o.unloadOnExit, "unload-on-exit", false, "end forwarding and remove every pin when the daemon stops")
+	command.AddCommand(unloadCommand(env))
+	return command
+}
+
+func unloadCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unload",
+		Short: "End forwarding: detach the data plane and remove every pin",
+		Long: `Detaches the data plane of an instance from every interface, turns on again the
+offloads that lvx turned off, and removes every pin: nothing is left behind.
+Connections are forgotten. Stop the daemon first.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			// Holding the socket keeps a daemon from starting meanwhile.
+			listener, err := server.Listen(env.SocketPath())
+			if errors.Is(err, server.ErrRunning) {
+				return fmt.Errorf("%w: stop the daemon first, then unload", err)
+			} else if err != nil {
+				return err
+			}
+			return errors.Join(dataplane.Unload("", env.Instance()), listener.Close())
+		},
+	}
+}
+
+// serve is the daemon: made and started in order, stopped in reverse.
+func serve(o daemonOptions) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	// The socket first: who holds it is the instance's only daemon.
+	listener, err := server.Listen(o.socket)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }() // closed by Serve, unless it was not reached
+
+	o.plane.Log = o.log
+	plane, err := dataplane.Open(o.plane)
+	if err != nil {
+		return err
+	}
+	// What is pinned goes on forwarding, unless it was asked to go.
+	defer func() {
+		plane.Close()
+		if o.unloadOnExit {
+			err = errors.Join(err, dataplane.Unload(o.plane.BPFFS, o.plane.Instance))
+		}
+	}()
+
+	brain := director.New(director.Options{Plane: plane, Facts: plane, Advise: diagnose.Host, Log: o.log})
+	answers := server.New(server.Options{Director: brain, Log: o.log, Version: cli.Version(), Instance: o.plane.Instance})
+
+	var keeping sync.WaitGroup
+	keeping.Go(func() { plane.Run(ctx) })
+	defer keeping.Wait() // before the plane is closed: it uses the maps
+	defer stop()         // also when serving fails: nobody else ends Run
+
+	o.log.Info("ready", "version", cli.Version(), "socket", o.socket)
+	keeping.Go(func() { watchdog(ctx) })
+	notify(daemon.SdNotifyReady)
+	defer notify(daemon.SdNotifyStopping)
+	return answers.Serve(ctx, listener)
+}
+
+// notify tells systemd, if it started us.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+// watchdog tells systemd that we live, as often as it wants.
+func watchdog(ctx context.Context) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	beat := time.NewTicker(interval / 2)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			notify(daemon.SdNotifyWatchdog)
+		}
+	}
+}

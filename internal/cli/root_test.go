@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func TestWrongUsageIsExit2(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"servces", `lvx: lvx: unknown command "servces", did you mean services?; see: lvx --help`},
+		{"xyzzy", `lvx: lvx: unknown command "xyzzy"; see: lvx --help`},
+		{"help xyzzy", `lvx: help: unknown command "xyzzy"; see: lvx help`},
+		{"completion xyzzy", `lvx: lvx completion: unknown command "xyzzy"; see: lvx completion --help`},
+		{"lab dmeo", `lvx: lvx lab: unknown command "dmeo", did you mean demo?; see: lvx lab --help`},
+		{"realserver jion", `lvx: lvx realserver: unknown command "jion", did you mean join?; see: lvx realserver --help`},
+		{"realserver join", `lvx: lvx realserver join: required flag(s) "vip" not set; see: lvx realserver join --help`},
+		{"--frobnicate", "lvx: lvx: unknown flag: --frobnicate; see: lvx --help"},
+		{"status --frobnicate", "lvx: lvx status: unknown flag: --frobnicate; see: lvx status --help"},
+		{"status extra", `lvx: lvx status: unknown command "extra" for "lvx status"; see: lvx status --help`},
+		{"status --instance ../x", `lvx: lvx status: instance "../x" is not 1 to 32 letters, digits or _ . -; see: lvx status --help`},
+		{"connections --limit -1", "lvx: connections: --limit -1 is below 0"},
+		{"connections --limit many", `lvx: lvx connections: invalid argument "many" for "--limit" flag: strconv.ParseInt: parsing "many": invalid syntax; see: lvx connections --help`},
+		{"connections --client host", `lvx: connections: --client "host" is not ADDRESS, ADDRESS:PORT or ADDRESS/BITS`},
+		{"connections --state OPEN", "lvx: connections: --state OPEN is not one of NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK UDP"},
+		{"services sctp-192.0.2.1", `lvx: service "sctp-192.0.2.1" is not [tcp/|udp/]VIP[:PORT]`},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			want(t, run("/nonexistent", strings.Fields(c.args)), result{ExitUsage, "", c.want + "\n"})
+		})
+	}
+}
+
+func TestNoDaemonIsOneClearLine(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "default.sock")
+	line := "lvx: no lvx director is running (socket " + socket + ": connect: no such file or directory); start one with: lvx director\n"
+	for _, command := range []string{"services", "real-servers", "connections", "connections --json", "reasons", "status"} {
+		want(t, run(socket, strings.Fields(command)), result{ExitFailed, "", line})
+	}
+}
+
+func TestHelpNamesEveryCommand(t *testing.T) {
+	got := run("", nil)
+	if got.code != ExitDone || got.err != "" {
+		t.Fatalf("%+v", got)
+	}
+	for _, name := range []string{"services", "real-servers", "connections", "reasons", "status", "ipvsadm", "realserver", "lab", "version", "completion", "help"} {
+		if !strings.Contains(got.out, "\n  "+name+" ") {
+			t.Errorf("the help does not name %s:\n%s", name, got.out)
+		}
+	}
+	want(t, run("", []string{"help"}), got)
+	if got := run("", []string{"help", "services"}); !strings.Contains(got.out, "lvx services [SERVICE]") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestVersionFlagAndCommand(t *testing.T) {
+	want(t, run("", []string{"--version"}), result{ExitDone, "lvx " + Version() + "\n", ""})
+	if got := run("", []string{"version"}); got.code != ExitDone || !strings.HasPrefix(got.out, "lvx "+Version()+" (go") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCompletionIsPrinted(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if got := run("", []string{"completion", shell}); got.code != ExitDone || !strings.Contains(got.out, "lvx") {
+			t.Errorf("%s: %d, %d bytes, %s", shell, got.code, len(got.out), got.err)
+		}
+	}
+}
+
+func TestExtraCommandsAreCommands(t *testing.T) {
+	ran := false
+	extra := &cobra.Command{Use: "director", RunE: func(*cobra.Command, []string) error { ran = true; return nil }}
+	if code := Run(&Env{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}, []string{"director"}, extra); code != ExitDone || !ran {
+		t.Errorf("exit %d, ran %v", code, ran)
+	}
+}
+
+func TestOwnFlagsBeforeIPVSAdmArguments(t *testing.T) {
+	for _, c := range []struct {
+		args, rest       []string
+		socket, instance string
+	}{
+		{[]string{"-Ln"}, []string{"-Ln"}, "", ""},
+		{[]string{"--socket", "/s", "-Ln", "--socket"}, []string{"-Ln", "--socket"}, "/s", ""},
+		{[]string{"--instance=b", "--socket=/s"}, []string{}, "/s", "b"},
+		{[]string{"--socket"}, []string{"--socket"}, "", ""},
+	} {
+		e := &Env{}
+		rest := e.takeOwnFlags(c.args)
+		if strings.Join(rest, " ") != strings.Join(c.rest, " ") || e.socket != c.socket || e.instance != c.instance {
+			t.Errorf("%q: %q, socket %q, instance %q", c.args, rest, e.socket, e.instance)
+		}
+	}
+}
+
+func TestSocketPath(t *testing.T) {
+	none := func(string) string { return "" }
+	for _, c := range []struct {
+		env  Env
+		want string
+	}{
+		{Env{Getenv: none}, "/run/lvx/default.sock"},
+		{Env{Getenv: none, instance: "edge"}, "/run/lvx/edge.sock"},
+		{Env{Getenv: func(string) string { return "/var/x.sock" }}, "/var/x.sock"},
+		{Env{Getenv: func(string) string { return "/var/x.sock" }, socket: "/s"}, "/s"},
+	} {
+		if got := c.env.SocketPath(); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
+}

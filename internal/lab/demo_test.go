@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"lvx/internal/lvs"
+)
+
+func TestDemo(t *testing.T) {
+	needRoot(t)
+	for _, family := range []int{4, 6} {
+		l, r, err := Demo(t.Context(), DemoOptions{Family: family, Requests: 40})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if r.OK != 40 || r.Failed != 0 || r.ByRealServer["rs1"]+r.ByRealServer["rs2"] != 40 || r.ByRealServer["rs1"] == 0 || r.ByRealServer["rs2"] == 0 {
+			t.Errorf("family %d: %+v", family, r)
+		}
+		if !r.ClientAddressSeen || r.RepliesThroughDirector != 0 || r.RepliesToRouter < 80 {
+			t.Errorf("family %d: client seen %t, %d replies through the director, %d to the router",
+				family, r.ClientAddressSeen, r.RepliesThroughDirector, r.RepliesToRouter)
+		}
+		checkWalk(t, r)
+		var story strings.Builder
+		if err := r.Tell(&story); err != nil {
+			t.Error(err)
+		}
+		for _, line := range []string{"replies that passed the director     0\n", "requests answered                    40 of 40\n", "# ipvsadm -A -t " + r.Service} {
+			if !strings.Contains(story.String(), line) {
+				t.Errorf("family %d: the story lacks %q:\n%s", family, line, &story)
+			}
+		}
+	}
+}
+
+// checkWalk checks every field of the first three hops: SYN to the director,
+// SYN to the real server, SYN-ACK straight back.
+func checkWalk(t *testing.T, r *DemoResult) {
+	t.Helper()
+	if len(r.Walk) < 8 {
+		t.Fatalf("the walk has %d hops", len(r.Walk))
+	}
+	client, service := r.Walk[0].Source, netip.MustParseAddrPort(r.Service)
+	rs := r.Walk[1].To
+	router, director, real := MAC{2, 0, 0, 0, 0x20, 0xfe}, MAC{2, 0, 0, 0, 0x20, 1}, map[string]MAC{"rs1": {2, 0, 0, 0, 0x20, 11}, "rs2": {2, 0, 0, 0, 0x20, 12}}[rs]
+	if client.Addr().String() != r.Client {
+		t.Errorf("the walk begins at %s, the client is %s", client, r.Client)
+	}
+	for i, want := range []Hop{
+		{Router, Director, "SYN", router, director, Router, Director, client, service, 63, "SYN", 0, false},
+		{Director, rs, "SYN", director, real, Director, rs, client, service, 63, "SYN", 0, true},
+		{rs, Router, "SYN-ACK", real, router, rs, Router, service, client, 64, "SYN-ACK", 0, false},
+	} {
+		if r.Walk[i] != want {
+			t.Errorf("hop %d:\n got %+v\nwant %+v", i+1, r.Walk[i], want)
+		}
+	}
+}
+
+func TestDemoOptions(t *testing.T) {
+	for _, method := range []lvs.Method{lvs.NAT, lvs.Tun, lvs.FullNAT} {
+		if err := (&DemoOptions{Method: method}).Validate(); !errors.Is(err, ErrMethod) {
+			t.Errorf("method %s: %v", method, err)
+		}
+	}
+	for _, o := range []DemoOptions{{Method: "x"}, {Family: 5}, {Requests: -1}, {Requests: 20001}} {
+		if err := o.Validate(); err == nil || errors.Is(err, ErrMethod) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+// TestFailedRequestsAreAResult takes the director away and asks.
+func TestFailedRequestsAreAResult(t *testing.T) {
+	l := build(t, Options{})
+	l.Family = 4
+	tally, err := l.Ask(t.Context(), 2)
+	if err != nil || tally.Failed != 2 || tally.OK != 0 || len(tally.Errors) != 2 {
+		t.Errorf("%+v, %v", tally, err)
+	}
+}
+
+func TestStoreKeepsALab(t *testing.T) {
+	l := build(t, Options{})
+	store := Store(filepath.Join(t.TempDir(), "lab"))
+	if _, err := store.Open(); !errors.Is(err, ErrNoLab) {
+		t.Fatalf("open without a lab: %v", err)
+	}
+	release, err := store.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Reserve(); err == nil || !strings.Contains(err.Error(), "at work") {
+		t.Errorf("second reservation: %v", err)
+	}
+	if _, err := l.Deploy(t.Context(), 6); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Keep(l); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if _, err := store.Reserve(); !errors.Is(err, ErrLabIsUp) {
+		t.Errorf("reservation while it is up: %v", err)
+	}
+	checkFound(t, store, l)
+	if err := store.Down(); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range l.Hosts() {
+		if h.Running() {
+			t.Errorf("%s is still running", h.Name)
+		}
+	}
+	if release, err = store.Reserve(); err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
+// checkFound opens the lab as another process would and uses it.
+func checkFound(t *testing.T, store Store, built *Lab) {
+	t.Helper()
+	found, err := store.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	if found.Name != DR || found.Family != 6 || len(found.Hosts()) != len(built.Hosts()) {
+		t.Errorf("found %+v", found)
+	}
+	if got := found.Host("rs1").Addr(4); got.String() != "192.168.20.11" {
+		t.Errorf("rs1 has %s", got)
+	}
+	if tally, err := found.Ask(t.Context(), 4); err != nil || tally.OK != 4 {
+		t.Errorf("asking in the found lab: %+v, %v", tally, err)
+	}
+	if p := found.Host(Director).Processes(); len(p) != 1 || p[0] != "lvx director --interface eth0" {
+		t.Errorf("the director runs %q", p)
+	}
+}
+
+func TestStoreForgetsADeadLab(t *testing.T) {
+	store := Store(t.TempDir())
+	// This process is no holder: it did not start at tick 1.
+	text, err := json.Marshal(labRecord{Name: DR, Hosts: []hostRecord{{Name: Client, PID: os.Getpid(), Started: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.write(DR, text); err != nil {
+		t.Fatal(err)
+	}
+	release, err := store.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if _, err := store.Open(); !errors.Is(err, ErrNoLab) {
+		t.Errorf("the dead lab is still found: %v", err)
+	}
+}
+
+func TestDeployTellsWhyTheDirectorEnded(t *testing.T) {
+	l := build(t, Options{})
+	// Without its interface the director cannot start.
+	if _, err := l.Host(Director).Run(context.Background(), "sh", "-c", "rm "+binDir+"/lvx; printf '#!/bin/sh\necho no eth0 >&2; exit 1\n' > "+binDir+"/lvx; chmod +x "+binDir+"/lvx"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := l.Deploy(t.Context(), 4)
+	if err == nil || !strings.Contains(err.Error(), "no eth0") {
+		t.Errorf("deploy with a broken director: %v", err)
+	}
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// BridgeName is the bridge in the host that is a switch.
+const BridgeName = "br0"
+
+// End is one end of a wire: an interface that the wire makes in a host.
+type End struct {
+	Host      *Host
+	Name      string
+	MAC       MAC
+	Addresses []netip.Prefix
+}
+
+// Connect joins two hosts by a wire.
+func (l *Lab) Connect(a, b End) error {
+	err := a.Host.Do(func() error {
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:        netlink.LinkAttrs{Name: a.Name, MTU: l.options.MTU, TxQLen: -1, HardwareAddr: a.MAC[:]},
+			PeerName:         b.Name,
+			PeerHardwareAddr: b.MAC[:],
+			PeerTxQLen:       -1,
+			PeerMTU:          uint32(l.options.MTU),
+			PeerNamespace:    netlink.NsFd(b.Host.spaces.net.Fd()),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("wire %s to %s: %w", a.Host.Name, b.Host.Name, err)
+	}
+	for _, e := range []End{a, b} {
+		if err := e.Host.Do(e.setUp); err != nil {
+			return fmt.Errorf("host %s: interface %s: %w", e.Host.Name, e.Name, err)
+		}
+		e.Host.Interfaces = append(e.Host.Interfaces, Interface{Name: e.Name, MAC: e.MAC, Addresses: e.Addresses})
+	}
+	return nil
+}
+
+// setUp sets addresses and starts the interface, in the host's network.
+func (e End) setUp() error {
+	link, err := netlink.LinkByName(e.Name)
+	if err != nil {
+		return err
+	}
+	if err := completeChecksums(e.Name); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	return addAddresses(link, e.Addresses)
+}
+
+func addAddresses(link netlink.Link, prefixes []netip.Prefix) error {
+	for _, p := range prefixes {
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrAdd(link, a); err != nil {
+			return fmt.Errorf("add address %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// completeChecksums turns transmit checksum offload off. A veth hands frames
+// on with the checksum left to a card that never comes; an XDP program at the
+// other end cannot see that, and what it forwards is thrown away at the real
+// server (TcpInCsumErrors). It also keeps captures readable.
+func completeChecksums(name string) error {
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("open ethtool: %w", err)
+	}
+	defer tool.Close()
+	off := map[string]bool{"tx-checksum-ip-generic": false, "tx-checksum-sctp": false}
+	if err := tool.Change(name, off); err != nil {
+		return fmt.Errorf("turn transmit checksum offload off: %w", err)
+	}
+	return nil
+}
+
+// addBridge makes a host a switch.
+func (l *Lab) addBridge(h *Host) error {
+	// The switch is no IP host: else its own neighbour discovery would be on the wire.
+	silent := []sysctl{{"ipv6/conf/all/disable_ipv6", "1"}, {"ipv6/conf/default/disable_ipv6", "1"}}
+	no := false
+	err := h.Do(func() error {
+		if err := setSysctls(silent); err != nil {
+			return err
+		}
+		bridge := &netlink.Bridge{
+			LinkAttrs:         netlink.LinkAttrs{Name: BridgeName, MTU: l.options.MTU, TxQLen: -1, HardwareAddr: switchMAC[:]},
+			MulticastSnooping: &no,
+		}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(bridge)
+	})
+	if err == nil {
+		// 0 is possible only without spanning tree, which is off by default.
+		err = os.WriteFile(h.Path("/sys/class/net/"+BridgeName+"/bridge/forward_delay"), []byte("0"), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("host %s: bridge: %w", h.Name, err)
+	}
+	return nil
+}
+
+// plug makes an interface of a switch a port of its bridge.
+func plug(h *Host, port string) error {
+	err := h.Do(func() error {
+		bridge, err := netlink.LinkByName(BridgeName)
+		if err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(port)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMaster(link, bridge)
+	})
+	if err != nil {
+		return fmt.Errorf("host %s: port %s: %w", h.Name, port, err)
+	}
+	return nil
+}
+
+// FaceXDP readies an interface for a wire whose other end runs native XDP:
+// veth delivers what XDP_TX or a redirect sends back only to an end that runs
+// a native XDP program itself. It has to take fragments, or the other end's
+// MTU could not pass 3506. Attached without a link, it stays for the
+// interface's life.
+func (h *Host) FaceXDP(interfaceName string) error {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "lab_pass", Type: ebpf.XDP, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
+		Flags:        unix.BPF_F_XDP_HAS_FRAGS,
+	})
+	if err != nil {
+		return fmt.Errorf("host %s: load the pass program: %w", h.Name, err)
+	}
+	defer program.Close()
+	err = h.Do(func() error {
+		link, err := netlink.LinkByName(interfaceName)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetXdpFdWithFlags(link, program.FD(), unix.XDP_FLAGS_DRV_MODE)
+	})
+	if err != nil {
+		return fmt.Errorf("host %s: attach the pass program to %s: %w", h.Name, interfaceName, err)
+	}
+	return nil
+}
