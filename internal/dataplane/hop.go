@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"lvx/internal/lvs"
 )
@@ -20,7 +19,6 @@ import (
 type hopTable struct {
 	plane  *Plane
 	handle *netlink.Handle // nil for a detached plane
-	ns     netns.NsHandle
 
 	mu      sync.Mutex
 	hops    map[netip.Addr]*hop
@@ -35,7 +33,7 @@ type hop struct {
 func newHopTable(p *Plane) *hopTable {
 	most := p.objects.NextHops.MaxEntries()
 	return &hopTable{
-		plane: p, ns: netns.None(), hops: map[netip.Addr]*hop{},
+		plane: p, hops: map[netip.Addr]*hop{},
 		indexes: newExtents("next hops", 1, most-1), // 0 is never resolved
 	}
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,9 +24,6 @@ import (
 
 // openHops starts asking the kernel.
 func (p *Plane) openHops() (err error) {
-	if p.hops.ns, err = netns.Get(); err != nil {
-		return fmt.Errorf("open the network namespace: %w", err)
-	}
 	if p.hops.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
@@ -38,9 +34,6 @@ func (p *Plane) openHops() (err error) {
 func (t *hopTable) close() {
 	if t.handle != nil {
 		t.handle.Close()
-	}
-	if t.ns.IsOpen() {
-		_ = t.ns.Close()
 	}
 }
 
@@ -251,9 +244,9 @@ func (t *hopTable) follow(ctx context.Context) error {
 	links := make(chan netlink.LinkUpdate, 1024)
 	quiet := func(error) {} // the channel closes as well
 	err := errors.Join(
-		netlink.NeighSubscribeWithOptions(neighbours, done, netlink.NeighSubscribeOptions{Namespace: &t.ns, ErrorCallback: quiet}),
-		netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{Namespace: &t.ns, ErrorCallback: quiet}),
-		netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{Namespace: &t.ns, ErrorCallback: quiet}),
+		netlink.NeighSubscribeWithOptions(neighbours, done, netlink.NeighSubscribeOptions{ErrorCallback: quiet}),
+		netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{ErrorCallback: quiet}),
+		netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: quiet}),
 	)
 	if err != nil {
 		return fmt.Errorf("subscribe: %w", err)

@@ -47,12 +47,6 @@ func (p pins) link(ifindex int) string {
 	return filepath.Join(p.dir(), fmt.Sprintf("link_%d", ifindex))
 }
 
-// links returns the paths of all pinned links.
-func (p pins) links() []string {
-	paths, _ := filepath.Glob(filepath.Join(p.dir(), "link_*"))
-	return paths
-}
-
 // prepare makes the directory, or says why there cannot be one.
 func (p pins) prepare() error {
 	if err := p.mounted(); err != nil {

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"lvx/internal/sched"
@@ -111,7 +110,7 @@ func Open(o Options) (*Plane, error) {
 		return nil, err
 	}
 	p := &Plane{options: o, log: o.Log, pins: newPins(o.BPFFS, o.Instance)}
-	p.ports = &portTable{plane: p, ns: netns.None(), ports: map[int]*attached{}}
+	p.ports = &portTable{plane: p, ports: map[int]*attached{}}
 	if err := p.open(); err != nil {
 		p.Close()
 		return nil, err

@@ -16,7 +16,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"lvx/internal/lvs"
@@ -32,7 +31,6 @@ const (
 type portTable struct {
 	plane  *Plane
 	handle *netlink.Handle
-	ns     netns.NsHandle
 
 	mu    sync.Mutex
 	ports map[int]*attached
@@ -47,9 +45,6 @@ type attached struct {
 // openPorts attaches to every interface asked for, or fails with all undone.
 func (p *Plane) openPorts() (err error) {
 	t := p.ports
-	if t.ns, err = netns.Get(); err != nil {
-		return fmt.Errorf("open the network namespace: %w", err)
-	}
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
@@ -271,7 +266,7 @@ func (t *portTable) follow(ctx context.Context) error {
 	defer close(done)
 	links := make(chan netlink.LinkUpdate, 1024)
 	err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{
-		Namespace: &t.ns, ErrorCallback: func(error) {}, ListExisting: true,
+		ErrorCallback: func(error) {}, ListExisting: true,
 	})
 	if err != nil {
 		return fmt.Errorf("subscribe: %w", err)
@@ -341,8 +336,5 @@ func (t *portTable) close() {
 	}
 	if t.handle != nil {
 		t.handle.Close()
-	}
-	if t.ns.IsOpen() {
-		_ = t.ns.Close()
 	}
 }

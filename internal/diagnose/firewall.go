@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"strconv"
+	"strings"
 	"time"
 
 	"lvx/internal/lvs"
@@ -97,7 +99,7 @@ func (r *rule) names(key lvs.ServiceKey) bool {
 			}
 			named = true
 		case p.Field == "dport":
-			if p.Protocol != key.Protocol.String() && p.Protocol != "th" || !e.Match.holds(func(v string) bool { return v == fmt.Sprint(key.Address.Port()) }) {
+			if p.Protocol != key.Protocol.String() && p.Protocol != "th" || !e.Match.holds(func(v string) bool { return hasPort(v, key.Address.Port()) }) {
 				return false
 			}
 			named = true
@@ -107,14 +109,15 @@ func (r *rule) names(key lvs.ServiceKey) bool {
 }
 
 // holds tells whether the match takes a value that fits: a plain one, a prefix, a
-// range or a set. Ranges and sets are looked at by their members alone.
+// range or a set of them.
 func (m *match) holds(fits func(string) bool) bool {
 	found := false
 	walk(m.Right, func(v string) { found = found || fits(v) })
 	return found == (m.Op != "!=")
 }
 
-// walk calls each with every scalar of a JSON value; a prefix becomes "addr/len".
+// walk calls each with every scalar of a JSON value; a prefix becomes "addr/len",
+// a range "first-last".
 func walk(raw json.RawMessage, each func(string)) {
 	var value any
 	if json.Unmarshal(raw, &value) == nil {
@@ -129,6 +132,10 @@ func walkValue(value any, each func(string)) {
 			each(fmt.Sprintf("%v/%v", prefix["addr"], prefix["len"]))
 			return
 		}
+		if ends, is := v["range"].([]any); is && len(ends) == 2 {
+			each(fmt.Sprintf("%v-%v", ends[0], ends[1]))
+			return
+		}
 		for _, inner := range v {
 			walkValue(inner, each)
 		}
@@ -139,6 +146,16 @@ func walkValue(value any, each func(string)) {
 	default:
 		each(fmt.Sprint(v))
 	}
+}
+
+func hasPort(value string, port uint16) bool {
+	first, last, isRange := strings.Cut(value, "-")
+	if !isRange {
+		last = first
+	}
+	low, lowErr := strconv.ParseUint(first, 10, 16)
+	high, highErr := strconv.ParseUint(last, 10, 16)
+	return lowErr == nil && highErr == nil && low <= uint64(port) && uint64(port) <= high
 }
 
 func sameNet(value string, vip netip.Addr) bool {

@@ -69,7 +69,7 @@ func (n Names) ipv4(text string) (netip.Addr, bool) {
 	if a, ok := inetAton(text); ok {
 		return a, true
 	}
-	if n.Host == nil || text == "" {
+	if n.Host == nil || strings.Trim(text, ".0123456789") == "" { // 1.2.3.400 is no host
 		return netip.Addr{}, false
 	}
 	return n.Host(text)

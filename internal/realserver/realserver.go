@@ -105,7 +105,7 @@ func undo(made []change, cause error) error {
 			continue
 		}
 		if err := c.undo(); err != nil {
-			cause = fmt.Errorf("%w; taking back %s: %v", cause, c.step.Object, err)
+			cause = fmt.Errorf("%w; taking back %s: %w", cause, c.step.Object, err)
 		}
 	}
 	return fmt.Errorf("%w; what had been changed was taken back", cause)

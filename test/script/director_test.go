@@ -36,7 +36,7 @@ func text(t fataler, m *Memory) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := fmt.Sprintln(m.timeouts)
+	out := fmt.Sprintln("timeouts", m.timeouts.TCP.Seconds(), m.timeouts.TCPFin.Seconds(), m.timeouts.UDP.Seconds())
 	for _, s := range list {
 		out += fmt.Sprintln(s.ServiceKey, s.Scheduler)
 		for _, r := range s.RealServers {
