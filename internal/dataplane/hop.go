@@ -3,8 +3,10 @@
 package dataplane
 
 import (
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -163,6 +165,13 @@ func (t *hopTable) status(addr netip.Addr) lvs.NextHop {
 		}
 	}
 	return s
+}
+
+// addresses returns all there are.
+func (t *hopTable) addresses() []netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.hops))
 }
 
 // unresolved returns the addresses that have not answered yet.

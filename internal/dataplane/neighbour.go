@@ -16,6 +16,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lvx/internal/lvs"
 )
 
 // This file asks the kernel where real servers are, and listens for changes. The
@@ -290,21 +292,29 @@ func (t *hopTable) beat(n int) {
 	}
 }
 
-// Settle waits until every next hop is known or known to be none, or ctx ends.
-func (p *Plane) Settle(ctx context.Context) {
+// Reach returns the next hops for addresses of real servers, or of all real
+// servers if none is named. It waits until each is known or known to be none, or
+// ctx ends.
+func (p *Plane) Reach(ctx context.Context, addrs []netip.Addr) []lvs.NextHop {
+	if len(addrs) == 0 {
+		addrs = p.hops.addresses()
+	}
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		waiting := p.hops.unresolved()
-		for _, addr := range waiting {
-			p.hops.refreshOne(addr)
+		hops := make([]lvs.NextHop, 0, len(addrs))
+		waiting := false
+		for _, addr := range addrs {
+			hop := p.hops.status(addr)
+			hops = append(hops, hop)
+			waiting = waiting || hop.State == lvs.NextHopUnresolved
 		}
-		if len(waiting) == 0 {
-			return
+		if !waiting {
+			return hops
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return hops
 		case <-poll.C:
 		}
 	}

@@ -164,7 +164,7 @@ func (p *Plane) size(spec *ebpf.CollectionSpec) error {
 		"counts":      o.RealServers, "real_servers": o.RealServers, "server_stats": o.RealServers, "server_zeros": o.RealServers,
 		"service_ids": o.Services, "services": o.Services, "service_stats": o.Services, "service_zeros": o.Services,
 		"pools":     2*o.Services + 64,
-		"seats":     4*o.RealServers + 8*sched.MaxTurns,
+		"seats":     4*o.RealServers + min(8*sched.MaxTurns, 64*o.RealServers),
 		"next_hops": 2*o.RealServers + 64,
 	}
 	for name, m := range spec.Maps {

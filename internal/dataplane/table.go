@@ -4,6 +4,7 @@ package dataplane
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -37,18 +38,28 @@ type serviceEntry struct {
 	service lvs.Service
 }
 
-// Services returns the services as the maps hold them, in kernel order: the one
-// added last comes first.
+// entries returns the services in kernel order: the one added last comes first.
+func (t *table) entries() []*serviceEntry {
+	return slices.SortedFunc(maps.Values(t.services), func(a, b *serviceEntry) int { return int(b.id) - int(a.id) })
+}
+
+// Load returns the services as packets see them, the one added last first.
+func (p *Plane) Load() ([]lvs.Service, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]lvs.Service, 0, len(p.table.services))
+	for _, e := range p.table.entries() {
+		list = append(list, e.service.Clone())
+	}
+	return list, nil
+}
+
+// Services returns the same with what was counted, and with the next hops.
 func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	entries := make([]*serviceEntry, 0, len(p.table.services))
-	for _, e := range p.table.services {
-		entries = append(entries, e)
-	}
-	slices.SortFunc(entries, func(a, b *serviceEntry) int { return int(b.id) - int(a.id) })
-	list := make([]lvs.ServiceStatus, 0, len(entries))
-	for _, e := range entries {
+	list := make([]lvs.ServiceStatus, 0, len(p.table.services))
+	for _, e := range p.table.entries() {
 		status, err := p.serviceStatus(e)
 		if err != nil {
 			return nil, err

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +24,8 @@ import (
 
 // Plane is what the director changes. Package dataplane is the real one.
 type Plane interface {
-	// Services returns the services as packets see them, the newest first.
-	Services() ([]lvs.ServiceStatus, error)
+	// Load returns the services as packets see them, the newest first.
+	Load() ([]lvs.Service, error)
 	// Put adds a service or replaces it; a packet sees the old or the new.
 	Put(lvs.Service) error
 	Delete(lvs.ServiceKey) error
@@ -35,12 +37,15 @@ type Plane interface {
 
 // Facts are what the director only reads.
 type Facts interface {
+	// Services returns the services with what was counted, the newest first.
+	Services() ([]lvs.ServiceStatus, error)
 	Connections(each func(lvs.Connection) error) error
 	Reasons() ([]lvs.Reason, error)
 	// Status returns what the plane knows of itself.
 	Status() (lvs.Status, error)
-	// Settle waits until the next hops of all real servers are known, or ctx ends.
-	Settle(ctx context.Context)
+	// Reach returns the next hops of real servers. It waits until all are known,
+	// or ctx ends.
+	Reach(ctx context.Context, addrs []netip.Addr) []lvs.NextHop
 }
 
 // Options are what a Director is made of.
@@ -63,7 +68,7 @@ type Director struct {
 func New(options Options) *Director { return &Director{Options: options} }
 
 // Services returns the services as packets see them, the newest first.
-func (d *Director) Services() ([]lvs.ServiceStatus, error) { return d.Plane.Services() }
+func (d *Director) Services() ([]lvs.ServiceStatus, error) { return d.Facts.Services() }
 
 // Connections calls each for every connection; see Facts. No lock is held.
 func (d *Director) Connections(each func(lvs.Connection) error) error {
@@ -93,7 +98,7 @@ func (d *Director) Status() (lvs.Status, error) {
 			status.Packets.Dropped += r.Packets
 		}
 	}
-	services, err := d.Plane.Services()
+	services, err := d.Facts.Services()
 	if err != nil {
 		return status, err
 	}
@@ -105,38 +110,27 @@ func (d *Director) Status() (lvs.Status, error) {
 }
 
 // Apply makes all changes, one after the other, or with an error none. Then it
-// waits at most that long for the next hops of new real servers. The warnings are
-// about the real servers that the changes added or edited.
+// waits at most that long for the next hops of the real servers that the changes
+// added or edited, or of all if there is no change. The warnings are about those.
 //
 // Returns lvs.ErrServiceExists and its like when a change is refused.
 func (d *Director) Apply(ctx context.Context, changes []lvs.Change, wait time.Duration) ([]lvs.Warning, error) {
 	if err := d.apply(changes); err != nil {
 		return nil, err
 	}
-	if wait > 0 {
-		settle, cancel := context.WithTimeout(ctx, wait)
-		defer cancel()
-		d.Facts.Settle(settle)
-	}
-	services, err := d.Plane.Services()
-	if err != nil {
-		return nil, err
-	}
-	return warnings(touched(services, changes)), nil
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return d.unreachable(waiting, changes), nil
 }
 
 func (d *Director) apply(changes []lvs.Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now, err := d.Plane.Services()
+	before, err := d.load(changes)
 	if err != nil {
 		return err
 	}
-	status, err := d.Facts.Status()
-	if err != nil {
-		return err
-	}
-	plan, err := makePlan(newTable(now, status.Timeouts), changes)
+	plan, err := makePlan(before, changes)
 	if err != nil {
 		return err
 	}
@@ -147,6 +141,23 @@ func (d *Director) apply(changes []lvs.Change) error {
 		d.Log.Info("changed", "operation", c.Operation, "service", c.Service, "real_server", c.RealServer.Address)
 	}
 	return nil
+}
+
+// load reads the table as it is, and the timeouts if they are to change.
+func (d *Director) load(changes []lvs.Change) (table, error) {
+	services, err := d.Plane.Load()
+	if err != nil {
+		return table{}, err
+	}
+	before := newTable(services)
+	if slices.ContainsFunc(changes, func(c lvs.Change) bool { return c.Operation == lvs.SetTimeouts }) {
+		status, err := d.Facts.Status()
+		if err != nil {
+			return table{}, err
+		}
+		before.timeouts = status.Timeouts
+	}
+	return before, nil
 }
 
 // attempts is how often a write is tried before the plan is taken back.

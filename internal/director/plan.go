@@ -4,37 +4,31 @@ package director
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"lvx/internal/lvs"
 )
 
-// table is the services by key, with the order in which they were added.
+// table is the services by key, with the order in which they were added. A service
+// in it is never changed, only replaced.
 type table struct {
 	services map[lvs.ServiceKey]lvs.Service
 	order    []lvs.ServiceKey // the oldest first
 	timeouts lvs.Timeouts
 }
 
-func newTable(list []lvs.ServiceStatus, timeouts lvs.Timeouts) table {
-	t := table{services: map[lvs.ServiceKey]lvs.Service{}, timeouts: timeouts}
+func newTable(list []lvs.Service) table {
+	t := table{services: map[lvs.ServiceKey]lvs.Service{}}
 	for _, s := range slices.Backward(list) {
-		service := lvs.Service{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler}
-		for _, r := range s.RealServers {
-			service.RealServers = append(service.RealServers, r.RealServer)
-		}
-		t.services[s.ServiceKey] = service
+		t.services[s.ServiceKey] = s
 		t.order = append(t.order, s.ServiceKey)
 	}
 	return t
 }
 
 func (t table) clone() table {
-	c := table{services: map[lvs.ServiceKey]lvs.Service{}, order: slices.Clone(t.order)}
-	for k, s := range t.services {
-		c.services[k] = s.Clone()
-	}
-	return c
+	return table{services: maps.Clone(t.services), order: slices.Clone(t.order), timeouts: t.timeouts}
 }
 
 // desired is where the changes lead: the services, and what is not in them.

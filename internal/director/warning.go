@@ -3,8 +3,9 @@
 package director
 
 import (
+	"context"
 	"fmt"
-	"slices"
+	"net/netip"
 
 	"lvx/internal/lvs"
 )
@@ -24,26 +25,39 @@ func warnings(services []lvs.ServiceStatus) []lvs.Warning {
 	list := []lvs.Warning{}
 	for _, s := range services {
 		for _, r := range s.RealServers {
-			if t, trouble := hopTroubles[r.NextHop.State]; trouble {
-				list = append(list, lvs.Warning{
-					Object: fmt.Sprintf("real server %s of %s", r.Address, s.ServiceKey), Text: t.text, Fix: t.fix,
-				})
-			}
+			list = appendTrouble(list, s.ServiceKey, r.Address, r.NextHop)
 		}
 	}
 	return list
 }
 
-// touched returns the services with only those real servers that changes add or edit.
-func touched(services []lvs.ServiceStatus, changes []lvs.Change) (list []lvs.ServiceStatus) {
-	for _, s := range services {
-		s.RealServers = slices.DeleteFunc(slices.Clone(s.RealServers), func(r lvs.RealServerStatus) bool {
-			return !slices.ContainsFunc(changes, func(c lvs.Change) bool {
-				named := c.Service == s.ServiceKey && c.RealServer.Address == r.Address
-				return named && (c.Operation == lvs.AddServer || c.Operation == lvs.EditServer)
-			})
-		})
-		list = append(list, s)
+func appendTrouble(list []lvs.Warning, service lvs.ServiceKey, server netip.AddrPort, hop lvs.NextHop) []lvs.Warning {
+	t, trouble := hopTroubles[hop.State]
+	if !trouble {
+		return list
+	}
+	return append(list, lvs.Warning{Object: fmt.Sprintf("real server %s of %s", server, service), Text: t.text, Fix: t.fix})
+}
+
+// unreachable names the real servers that the changes added or edited and that
+// cannot be reached. Without a change it only waits, for all there are.
+func (d *Director) unreachable(ctx context.Context, changes []lvs.Change) []lvs.Warning {
+	list := []lvs.Warning{}
+	var touched []lvs.Change
+	var addrs []netip.Addr
+	for _, c := range changes {
+		if c.Operation == lvs.AddServer || c.Operation == lvs.EditServer {
+			touched = append(touched, c)
+			addrs = append(addrs, c.RealServer.Address.Addr())
+		}
+	}
+	if len(addrs) == 0 && len(changes) > 0 {
+		return list
+	}
+	for i, hop := range d.Facts.Reach(ctx, addrs) {
+		if i < len(touched) {
+			list = appendTrouble(list, touched[i].Service, touched[i].RealServer.Address, hop)
+		}
 	}
 	return list
 }

@@ -3,6 +3,7 @@
 package ipvsadm
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -95,8 +96,8 @@ func print(t *testing.T, args string, services []lvs.ServiceStatus) string {
 	} else {
 		err = c.List.PrintServices(&out, services, sample)
 	}
-	if err != nil {
-		return fmt.Sprintf("%s%s\n[exit %d]\n", out.String(), err, err.(*Error).Exit)
+	if failure := (*Error)(nil); errors.As(err, &failure) {
+		return fmt.Sprintf("%s%s\n[exit %d]\n", out.String(), err, failure.Exit)
 	}
 	return out.String()
 }

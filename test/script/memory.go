@@ -10,6 +10,7 @@ package script
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -41,6 +42,20 @@ func (m *Memory) write() error {
 		return ErrInjected
 	}
 	return nil
+}
+
+// Load returns the configuration alone.
+func (m *Memory) Load() ([]lvs.Service, error) {
+	statuses, err := m.Services()
+	var list []lvs.Service
+	for _, s := range statuses {
+		service := lvs.Service{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler}
+		for _, r := range s.RealServers {
+			service.RealServers = append(service.RealServers, r.RealServer)
+		}
+		list = append(list, service)
+	}
+	return list, err
 }
 
 // Services returns copies.
@@ -127,5 +142,7 @@ func (m *Memory) Status() (lvs.Status, error) {
 	return lvs.Status{Timeouts: m.timeouts}, nil
 }
 
-// Settle returns at once: every next hop is known.
-func (m *Memory) Settle(context.Context) {}
+// Reach returns at once: every next hop is known.
+func (m *Memory) Reach(_ context.Context, addrs []netip.Addr) []lvs.NextHop {
+	return slices.Repeat([]lvs.NextHop{{State: lvs.NextHopReady}}, len(addrs))
+}
