@@ -13,13 +13,14 @@ VERSION ?=
 LDFLAGS := $(if $(VERSION),-X lvx/internal/cli.version=$(VERSION))
 LINT := go tool -modfile=tools/golangci/go.mod golangci-lint
 C_FILES := $(wildcard bpf/*.c bpf/*.h)
-PACKAGES := ca-certificates clang-19 clang-format-19 curl ethtool gcc git iproute2 libc6-dev linux-libc-dev llvm-19 nginx-light tcpdump
+PACKAGES := ca-certificates clang-19 clang-format-19 cpio curl ethtool gcc git iproute2 libc6-dev linux-libc-dev llvm-19 nftables \
+	nginx-light qemu-system-x86 tcpdump
 
 .NOTPARALLEL:
-.PHONY: help build generate check check-generated lint test test-unit test-root demo bench fuzz fmt deps clean
+.PHONY: help build generate check check-generated lint test test-unit test-root test-kernel demo bench fuzz fmt deps clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/lvx, one static program, and its names as ipvsadm (needs Go alone)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lvx ./cmd/lvx
@@ -47,7 +48,7 @@ lint:
 	$(LINT) run ./...
 	go test -count=1 .
 
-test: deps check test-unit test-root ## all tests (this is what CI runs; installs what is missing)
+test: deps check test-unit test-root test-kernel ## all tests (this is what CI runs; installs what is missing)
 
 # -short leaves out what needs root, programs in the kernel or a lab.
 test-unit:
@@ -55,6 +56,9 @@ test-unit:
 
 test-root: build ## the tests that load programs into the kernel and make network namespaces
 	$(SUDO) env "PATH=$$PATH" go test -count=1 -p 1 -timeout 30m ./...
+
+test-kernel: ## the packet tests on Debian's 6.1 kernel, in an emulated machine
+	$(SUDO) env "PATH=$$PATH" test/kernel/run.sh
 
 demo: build ## real requests through a real director, on this machine, in namespaces
 	$(SUDO) bin/lvx lab demo --method dr --family 4

@@ -183,7 +183,7 @@ static __always_inline enum reason conn_make(struct packet *p)
 {
 	enum conn_state state = conn_next(p, STATE_NONE);
 	__u64 word = conn_word(p->now, state, p->server_id, p->server->generation);
-	long err;
+	int err; /* not long: see below */
 
 	conn_count(p->server_id, conn_unit(state));
 	if (p->conn && p->conn_seen) {
@@ -195,6 +195,12 @@ static __always_inline enum reason conn_make(struct packet *p)
 		}
 		err = 0;
 	} else {
+		/*
+		 * Up to Linux 6.3 the helper's call is patched to a function
+		 * that returns int: the upper half of the register is zero, and
+		 * a long would be 4294967289 where -E2BIG was meant (seen on
+		 * 6.1; mended by the kernel's commit d7ba4cc900bf).
+		 */
 		err = bpf_map_update_elem(&connections, &p->key, &word, BPF_NOEXIST);
 		if (!err)
 			return REASON_UNDECIDED;

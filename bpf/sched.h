@@ -66,9 +66,18 @@ static __always_inline enum reason sched_pick(struct packet *p)
 	struct pool *pool = p->pool;
 
 	if (pool->scheduler == SCHEDULER_LC || pool->scheduler == SCHEDULER_WLC) {
+		/*
+		 * pool->zero is 0, but the verifier does not know it. Before 6.7
+		 * it walks a callback once, from the values that it finds here:
+		 * with constants it takes "nobody was found yet" for granted, and
+		 * removes the comparison (seen on 6.1: every server looked best).
+		 */
 		struct sched_scan scan = {
 			.first = pool->first,
 			.weighted = pool->scheduler == SCHEDULER_WLC,
+			.found = pool->zero,
+			.best_load = pool->zero,
+			.best_weight = pool->zero,
 		};
 
 		bpf_loop(pool->servers, sched_look, &scan, 0);

@@ -145,7 +145,7 @@ struct pool {
 	__u64 cursor; /* rr, wrr: the next turn, modulo turns; counts up for ever */
 	__u64 start;  /* where the cursor began */
 	__u32 last;   /* rr: the real server picked last before this pool, or ~0 */
-	__u32 zero;
+	__u32 zero;   /* always 0; sched_pick needs one that the verifier does not know */
 };
 
 /* A real server's place in a pool. */

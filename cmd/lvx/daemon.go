@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -92,7 +93,9 @@ func serve(o daemonOptions) (err error) {
 
 	// The socket first: who holds it is the instance's only daemon.
 	listener, err := server.Listen(o.socket)
-	if err != nil {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w; the director takes root", err)
+	} else if err != nil {
 		return err
 	}
 	defer func() { _ = listener.Close() }() // closed by Serve, unless it was not reached

@@ -85,7 +85,7 @@ func (e *Env) client() *api.Client { return api.NewClient(e.SocketPath()) }
 // Run runs the command that args name and returns the process's exit code.
 // extra commands are those that cannot live here (the daemon's own).
 func Run(env *Env, args []string, extra ...*cobra.Command) int {
-	root := env.root(extra)
+	root := env.Root(extra)
 	root.SetArgs(args)
 	err := root.Execute()
 	if err == nil {

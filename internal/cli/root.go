@@ -17,8 +17,8 @@ const (
 	groupOther   = "other"
 )
 
-// root builds the tree of commands. extra are those that cannot live here.
-func (e *Env) root(extra []*cobra.Command) *cobra.Command {
+// Root builds the tree of commands. extra are those that cannot live here.
+func (e *Env) Root(extra []*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "lvx",
 		Short:         "A layer-4 load balancer: Linux Virtual Server on eBPF",
@@ -103,12 +103,12 @@ func firstError(checks ...func() error) error {
 	return nil
 }
 
-var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$`)
+var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$`)
 
 // validateInstance keeps an instance's name from leaving its directories.
 func (e *Env) validateInstance() error {
 	if e.instance != "" && !instanceName.MatchString(e.instance) {
-		return fmt.Errorf("instance %q is not 1 to 32 letters, digits or _ . -", e.instance)
+		return fmt.Errorf("instance %q is not 1 to 32 letters, digits or _ -", e.instance)
 	}
 	return nil
 }

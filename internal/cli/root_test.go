@@ -23,7 +23,7 @@ func TestWrongUsageIsExit2(t *testing.T) {
 		{"--frobnicate", "lvx: lvx: unknown flag: --frobnicate; see: lvx --help"},
 		{"status --frobnicate", "lvx: lvx status: unknown flag: --frobnicate; see: lvx status --help"},
 		{"status extra", `lvx: lvx status: unknown command "extra" for "lvx status"; see: lvx status --help`},
-		{"status --instance ../x", `lvx: lvx status: instance "../x" is not 1 to 32 letters, digits or _ . -; see: lvx status --help`},
+		{"status --instance ../x", `lvx: lvx status: instance "../x" is not 1 to 32 letters, digits or _ -; see: lvx status --help`},
 		{"connections --limit -1", "lvx: connections: --limit -1 is below 0"},
 		{"connections --limit many", `lvx: lvx connections: invalid argument "many" for "--limit" flag: strconv.ParseInt: parsing "many": invalid syntax; see: lvx connections --help`},
 		{"connections --client host", `lvx: connections: --client "host" is not ADDRESS, ADDRESS:PORT or ADDRESS/BITS`},

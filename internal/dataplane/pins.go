@@ -24,15 +24,16 @@ const abi = 1
 type pins struct {
 	bpffs    string
 	instance string
+	fresh    bool // there were none before
 }
 
 func newPins(bpffs, instance string) pins { return pins{bpffs: bpffs, instance: instance} }
 
-var instancePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+var instancePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
 func validInstance(name string) error {
 	if !instancePattern.MatchString(name) {
-		return fmt.Errorf("instance name %q: use up to 64 letters, digits, - and _", name)
+		return fmt.Errorf("instance name %q: use up to 32 letters, digits, - and _", name)
 	}
 	return nil
 }
@@ -48,7 +49,7 @@ func (p pins) link(ifindex int) string {
 }
 
 // prepare makes the directory, or says why there cannot be one.
-func (p pins) prepare() error {
+func (p *pins) prepare() error {
 	if err := p.mounted(); err != nil {
 		return err
 	}
@@ -62,6 +63,7 @@ func (p pins) prepare() error {
 				filepath.Base(path), abi, p.instance)
 		}
 	}
+	p.fresh = len(versions) == 0
 	if err := os.MkdirAll(p.dir(), 0o700); err != nil {
 		return fmt.Errorf("make the directory of pins: %w", err)
 	}

@@ -113,6 +113,9 @@ func Open(o Options) (*Plane, error) {
 	p.ports = &portTable{plane: p, ports: map[int]*attached{}}
 	if err := p.open(); err != nil {
 		p.Close()
+		if p.pins.fresh {
+			err = errors.Join(err, Unload(o.BPFFS, o.Instance)) // as it was: nothing
+		}
 		return nil, err
 	}
 	return p, nil

@@ -54,7 +54,7 @@ func newRig(t testing.TB) *rig {
 	}, t.Name())
 	instance = fmt.Sprintf("%d-%s", os.Getpid(), instance) // fuzz workers share the file system
 	r := &rig{t: t, now: time.Hour}
-	r.reopen(Options{Instance: instance[:min(len(instance), 60)], Connections: 4096, Services: 64, RealServers: 1024, detached: true})
+	r.reopen(Options{Instance: instance[max(0, len(instance)-32):], Connections: 4096, Services: 64, RealServers: 1024, detached: true})
 	t.Cleanup(func() {
 		r.Close()
 		if err := Unload("", r.options.Instance); err != nil {

@@ -33,7 +33,7 @@ func TestCountsEqualTheFrames(t *testing.T) {
 	beat := time.NewTicker(time.Second)
 	defer beat.Stop()
 	for range waves {
-		<-beat.C
+		begin := <-beat.C
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -47,9 +47,9 @@ func TestCountsEqualTheFrames(t *testing.T) {
 			default:
 			}
 		}
-		// What ends by its timer does so two seconds after a wave, a quarter less
-		// or, by the sweep, more: between these it is quiet.
-		<-time.After(400 * time.Millisecond)
+		// What its timer ends goes two seconds after a wave, a quarter less or, by
+		// the sweep, half a second more. This is the time between the two.
+		<-time.After(time.Until(begin.Add(600 * time.Millisecond)))
 		samples = append(samples, b.sample(web)...)
 		samples = append(samples, b.sample(names)...)
 	}

@@ -145,9 +145,28 @@ func TestSecondDirector(t *testing.T) {
 		b.must("the first director's connection", k.say(line))
 		b.must("a new one", b.call(v).say(line))
 	}
-	if pins := b.traces(b.Host(lab.Director)).pins; !slices.Equal(pins, []string{"default"}) {
-		t.Errorf("the pins are those of %v", pins)
+}
+
+// TestStartThatFails starts a director that cannot attach. What it loaded goes
+// with it, but not what an earlier one left to go on forwarding.
+func TestStartThatFails(t *testing.T) {
+	b := newBed(t, lab.Options{})
+	h := b.Host(lab.Director)
+	const line = "lvx director --interface eth7"
+	for _, pins := range [][]string{nil, {"default"}} {
+		_, said, err := try(t, h, line, "")
+		if err == nil || !strings.Contains(said, "interface eth7: there is none of that name") {
+			t.Errorf("%s: %v, it says %q", line, err, said)
+		}
+		if left := b.traces(h).pins; !slices.Equal(left, pins) {
+			t.Errorf("%s: the pins afterwards are those of %v, want %v", line, left, pins)
+		}
+		if pins == nil {
+			b.deploy(tcp(4, 80), "rr", 1, 1)
+			b.stop(b.daemon, syscall.SIGTERM)
+		}
 	}
+	b.must("forwarding goes on", b.call(tcp(4, 80)).say("hello"))
 }
 
 // TestTwoDirectors runs one in each of two hosts, for a VIP each, over the same
