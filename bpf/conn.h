@@ -20,6 +20,8 @@
 
 #include "packet.h"
 
+enum { CONN_TRIES = 8 }; /* swaps that a packet tries before it gives up */
+
 static __always_inline __u64 conn_ticks(__u64 now_ns)
 {
 	return now_ns / (1000000000 / CONN_TICKS_PER_SECOND);
@@ -56,7 +58,8 @@ static __always_inline __u64 conn_word(__u64 now, enum conn_state state, __u32 s
  * The next state of a TCP connection of which only the client's packets are
  * seen: kernel IPVS's input-only table (net/netfilter/ipvs/ip_vs_proto_tcp.c),
  * by the flag that counts and the state it finds. A packet with none of the
- * four flags is no TCP that anybody sends: it changes nothing.
+ * four flags is no TCP that anybody sends: it changes nothing (the kernel goes
+ * to CLOSE, so that anybody could end a connection).
  */
 /* clang-format off */
 #define S(state) STATE_##state
@@ -113,7 +116,10 @@ static __always_inline void conn_count(__u32 server, __u64 delta)
 		__sync_fetch_and_add(count, delta);
 }
 
-/* Does the packet ask for a new connection? */
+/*
+ * Does the packet ask for a new connection? Of TCP only a plain SYN does; the
+ * kernel takes a SYN with ACK too, for active FTP through NAT.
+ */
 static __always_inline bool conn_opens(struct packet *p)
 {
 	return p->key.protocol == IPPROTO_UDP ||
@@ -155,24 +161,45 @@ static __always_inline enum reason conn_find(struct packet *p)
 	return REASON_UNDECIDED;
 }
 
+/* Takes a connection that is over off its server's count. */
+static __always_inline void conn_uncount(__u64 word)
+{
+	__u32 id = conn_server(word);
+	struct real_server *server = bpf_map_lookup_elem(&real_servers, &id);
+
+	if (server && (server->generation & 0xff) == word >> CONN_GENERATION_SHIFT)
+		conn_count(id, -conn_unit(conn_state(word)));
+}
+
 /*
  * Moves a known connection to its next state. A tick has one write at most
  * unless the state changes, so that busy connections do not fight for a line.
- * Whoever loses the swap has seen a word that another packet of the same flow
- * changed a moment ago: that packet's state and expiry will do.
+ * Who loses the swap to another packet of the flow goes on from that one's
+ * state: a FIN or RST is never lost. The loop ends early when the word has
+ * become another connection's.
  */
 static __always_inline void conn_touch(struct packet *p)
 {
-	enum conn_state was = conn_state(p->conn_seen);
-	enum conn_state is = conn_next(p, was);
-	__u64 word = conn_word(p->now, is, p->server_id, p->server->generation);
+	__u64 seen = p->conn_seen;
 
-	if (word == p->conn_seen)
-		return;
-	if (__sync_val_compare_and_swap(p->conn, p->conn_seen, word) != p->conn_seen)
-		return;
-	if (conn_unit(is) != conn_unit(was))
-		conn_count(p->server_id, conn_unit(is) - conn_unit(was));
+	for (int i = 0; i < CONN_TRIES; i++) {
+		enum conn_state was = conn_state(seen);
+		enum conn_state is = conn_next(p, was);
+		__u64 word = conn_word(p->now, is, p->server_id, p->server->generation);
+		__u64 found;
+
+		if (word == seen)
+			return;
+		found = __sync_val_compare_and_swap(p->conn, seen, word);
+		if (found == seen) {
+			if (conn_unit(is) != conn_unit(was))
+				conn_count(p->server_id, conn_unit(is) - conn_unit(was));
+			return;
+		}
+		if (conn_server(found) != p->server_id || (found ^ seen) >> CONN_GENERATION_SHIFT)
+			return;
+		seen = found;
+	}
 }
 
 /*
@@ -190,7 +217,7 @@ static __always_inline enum reason conn_make(struct packet *p)
 		__u64 seen = p->conn_seen;
 
 		if (__sync_val_compare_and_swap(p->conn, seen, word) == seen) {
-			conn_count(conn_server(seen), -conn_unit(conn_state(seen)));
+			conn_uncount(seen);
 			return REASON_UNDECIDED;
 		}
 		err = 0;
@@ -226,7 +253,7 @@ static long conn_expire_one(void *map, struct conn_key *key, __u64 *word, struct
 	if (seen && __sync_val_compare_and_swap(word, seen, 0) != seen)
 		return 0;
 	if (seen) {
-		conn_count(conn_server(seen), -conn_unit(conn_state(seen)));
+		conn_uncount(seen);
 		sweep->ended++;
 	}
 	bpf_map_delete_elem(map, key);

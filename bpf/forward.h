@@ -45,12 +45,15 @@ static __always_inline enum reason forward_route(struct packet *p)
 	if (p->ip_bytes > hop->mtu)
 		return REASON_TOO_BIG;
 	p->out_ifindex = hop->ifindex;
-	p->out = p->in;
-	if (p->out_ifindex != p->ctx->ingress_ifindex)
-		p->out = bpf_map_lookup_elem(&interfaces, &p->out_ifindex);
+	if (p->out_ifindex == p->ctx->ingress_ifindex) {
+		p->out = p->in;
+		return forward_vlan(p, hop->vlan);
+	}
+	p->out = bpf_map_lookup_elem(&interfaces, &p->out_ifindex);
 	if (!p->out)
 		return REASON_NO_ROUTE;
-	return forward_vlan(p, hop->vlan);
+	/* A tag means something on the port it came in by, and nowhere else. */
+	return forward_vlan(p, hop->vlan == VLAN_KEEP ? 0 : hop->vlan);
 }
 
 static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
@@ -106,8 +109,7 @@ static __always_inline enum reason forward_dr(struct packet *p)
 		struct vlan_tag *tag = (void *)(eth + 1);
 		__be16 priority = p->tags ? tag->tci & bpf_htons(0xf000) : 0;
 
-		if (!p->tags)
-			eth->h_proto = bpf_htons(ETH_P_8021Q);
+		eth->h_proto = bpf_htons(ETH_P_8021Q);
 		tag->tci = priority | bpf_htons(p->out_vlan);
 	}
 	return REASON_FORWARDED;

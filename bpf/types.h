@@ -128,7 +128,8 @@ enum conn_word {
 /* A virtual service. */
 struct service {
 	struct service_key key;
-	__u32 pool; /* index into pools; one store of it changes the service at once */
+	__u32 pool;  /* index into pools; one store of it changes the service at once */
+	__u64 order; /* a service added later has a greater one */
 };
 
 /*
@@ -197,7 +198,7 @@ struct next_hop {
 /* A network interface that we are attached to or send through. */
 struct interface {
 	__u8 mac[6];
-	__u16 flags; /* the daemon's own: see internal/dataplane/attach.go */
+	__u16 flags; /* the daemon's own: see internal/dataplane/offload.go */
 };
 
 /* Counted per CPU, never reset. Bytes are of IP packets. */

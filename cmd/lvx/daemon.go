@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -26,6 +25,7 @@ import (
 // daemonOptions are the flags of lvx director.
 type daemonOptions struct {
 	plane        dataplane.Options
+	instance     string
 	mode         string
 	socket       string
 	unloadOnExit bool
@@ -50,7 +50,7 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			o.socket = env.SocketPath()
-			o.plane.Instance = env.Instance()
+			o.instance = env.Instance()
 			o.plane.Mode = dataplane.Mode(o.mode)
 			o.log = slog.New(slog.NewTextHandler(env.Err, nil))
 			return serve(o)
@@ -59,7 +59,7 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 	flags := command.Flags()
 	flags.StringSliceVar(&o.plane.Interfaces, "interface", nil, "interface to attach to; may be given several times (default: all Ethernet interfaces that are up)")
 	flags.StringVar(&o.mode, "xdp", "auto", "XDP mode: auto (native where the driver can), native or generic")
-	flags.Uint32Var(&o.plane.Connections, "connections", 1_000_000, "capacity of the connection table, about 90 bytes each")
+	flags.Uint32Var(&o.plane.Connections, "connections", 1_000_000, "capacity of the connection table, about 115 bytes each")
 	flags.BoolVar(&o.unloadOnExit, "unload-on-exit", false, "end forwarding and remove every pin when the daemon stops")
 	command.AddCommand(unloadCommand(env))
 	return command
@@ -74,14 +74,14 @@ offloads that lvx turned off, and removes every pin: nothing is left behind.
 Connections are forgotten. Stop the daemon first.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			// Holding the socket keeps a daemon from starting meanwhile.
-			listener, err := server.Listen(env.SocketPath())
-			if errors.Is(err, server.ErrRunning) {
-				return fmt.Errorf("%w: stop the daemon first, then unload", err)
+			instance, err := dataplane.Acquire(dataplane.DefaultBPFFS, env.Instance())
+			if errors.Is(err, dataplane.ErrRunning) {
+				return fmt.Errorf("%w: stop its daemon first, then unload", err)
 			} else if err != nil {
 				return err
 			}
-			return errors.Join(dataplane.Unload("", env.Instance()), listener.Close())
+			defer instance.Release()
+			return instance.Unload()
 		},
 	}
 }
@@ -91,17 +91,21 @@ func serve(o daemonOptions) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	// The socket first: who holds it is the instance's only daemon.
+	// The right to the instance first, and given back last: there is one daemon.
+	instance, err := dataplane.Acquire(dataplane.DefaultBPFFS, o.instance)
+	if err != nil {
+		return err
+	}
+	defer instance.Release()
+
 	listener, err := server.Listen(o.socket)
-	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w; the director takes root", err)
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	defer func() { _ = listener.Close() }() // closed by Serve, unless it was not reached
 
 	o.plane.Log = o.log
-	plane, err := dataplane.Open(o.plane)
+	plane, err := instance.Open(o.plane)
 	if err != nil {
 		return err
 	}
@@ -109,12 +113,12 @@ func serve(o daemonOptions) (err error) {
 	defer func() {
 		plane.Close()
 		if o.unloadOnExit {
-			err = errors.Join(err, dataplane.Unload(o.plane.BPFFS, o.plane.Instance))
+			err = errors.Join(err, instance.Unload())
 		}
 	}()
 
 	brain := director.New(director.Options{Plane: plane, Facts: plane, Advise: diagnose.Host, Log: o.log})
-	answers := server.New(server.Options{Director: brain, Log: o.log, Version: cli.Version(), Instance: o.plane.Instance})
+	answers := server.New(server.Options{Director: brain, Log: o.log, Version: cli.Version(), Instance: o.instance})
 
 	var keeping sync.WaitGroup
 	keeping.Go(func() { plane.Run(ctx) })

@@ -23,6 +23,10 @@ import (
 // first connection shall not fail because ipvsadm was quicker.
 const resolveWait = 300 * time.Millisecond
 
+// noWarnings, as a wait, is for the lines of a restore: whether their real servers
+// can be reached is told at its end, once all had time to answer.
+const noWarnings = -1
+
 // RunIPVSAdm is the program ipvsadm: it does what args ask for and returns
 // ipvsadm's exit code.
 func RunIPVSAdm(env *Env, args []string) int {
@@ -83,11 +87,10 @@ type ipvsAdm struct {
 	env    *Env
 	client *api.Client
 	names  ipvsadm.Names
-	warned map[string]bool // warnings that were printed
 }
 
 func newIPVSAdm(env *Env) *ipvsAdm {
-	return &ipvsAdm{env: env, client: env.client(), names: newNames().functions(), warned: map[string]bool{}}
+	return &ipvsAdm{env: env, client: env.client(), names: newNames().functions()}
 }
 
 // restore makes the rules that it reads, each by itself as ipvsadm does: what
@@ -102,7 +105,7 @@ func (a *ipvsAdm) restore(rules io.Reader) int {
 		operation := lvs.Operation("")
 		if err == nil {
 			operation = command.Change.Operation
-			err = a.run(command, 0)
+			err = a.run(command, noWarnings)
 			added = added || operation == lvs.AddServer
 		}
 		code = a.fail(operation, err)
@@ -152,7 +155,7 @@ func (a *ipvsAdm) run(c *ipvsadm.Command, wait time.Duration) error {
 		return a.print(ipvsadm.Version + "\n")
 	case ipvsadm.Change:
 		if c.Change.Operation != lvs.AddServer {
-			wait = 0
+			wait = min(wait, 0)
 		}
 		return a.apply([]lvs.Change{c.Change}, wait)
 	}
@@ -185,16 +188,12 @@ func (a *ipvsAdm) connections(ctx context.Context, list ipvsadm.List) error {
 }
 
 func (a *ipvsAdm) apply(changes []lvs.Change, wait time.Duration) error {
-	applied, err := a.client.Apply(context.Background(), api.Changes{Changes: changes, Wait: lvs.Duration(wait)})
-	if err != nil {
+	applied, err := a.client.Apply(context.Background(), api.Changes{Changes: changes, Wait: lvs.Duration(max(wait, 0))})
+	if err != nil || wait == noWarnings {
 		return err
 	}
 	for _, w := range applied.Warnings {
-		text := fmt.Sprintf("lvx: warning: %s: %s; %s", w.Object, w.Text, w.Fix)
-		if !a.warned[text] {
-			a.warned[text] = true
-			fmt.Fprintln(a.env.Err, text)
-		}
+		fmt.Fprintf(a.env.Err, "lvx: warning: %s: %s; %s\n", w.Object, w.Text, w.Fix)
 	}
 	return nil
 }

@@ -9,12 +9,14 @@ import (
 )
 
 // adopt reads the maps. A daemon that was killed in the middle of a change may
-// have left a real server that is in no pool: it counts as taken out.
+// have left a real server that is in no pool: it counts as taken out; one that is
+// in a pool counts as listed.
 func (t *table) adopt(p *Plane) {
 	m := &p.objects.bpfMaps
 	t.services = map[lvs.ServiceKey]*serviceEntry{}
 	t.servers = map[serverKey]uint32{}
 	t.vips = map[netip.Addr]bool{}
+	t.removed = map[uint32]uint64{}
 	t.serviceIDs = newExtents("services", 0, m.Services.MaxEntries())
 	t.serverIDs = newExtents("real servers", 0, m.RealServers.MaxEntries())
 	t.pools = newExtents("services", 0, m.Pools.MaxEntries())
@@ -39,7 +41,10 @@ func (t *table) adoptServices(p *Plane) map[uint32]bool {
 	for all := p.objects.ServiceIds.Iterate(); all.Next(&raw, &id); {
 		index := p.arrays.services.items[id].Pool
 		pool := p.readPool(index)
-		e := &serviceEntry{id: id, pool: index, service: lvs.Service{ServiceKey: decodeKey(raw), Scheduler: pool.Scheduler}}
+		order := p.arrays.services.items[id].Order
+		e := &serviceEntry{id: id, pool: index, order: order, service: lvs.Service{ServiceKey: decodeKey(raw), Scheduler: pool.Scheduler}}
+		t.order = max(t.order, order)
+		p.list(e, pool.Seats)
 		for _, seat := range pool.Seats {
 			listed[seat.ID] = true
 			record := &p.arrays.servers.items[seat.ID]

@@ -5,6 +5,7 @@ package dataplane
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,8 +85,11 @@ func (e *extents) left() (n uint32) {
 
 // synchronize waits until every packet that was in a program when it was called
 // has left it: a grace period of RCU, which membarrier(2) waits for. It takes
-// some milliseconds.
+// some milliseconds. Kernels with nohz_full refuse it (EINVAL): there a packet's
+// way through the program, which takes microseconds, is given a tenth of a second.
 func synchronize() {
-	const global = 1 // MEMBARRIER_CMD_GLOBAL; EINVAL with nohz_full, see reclaim
-	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); err != 0 {
+		time.Sleep(100 * time.Millisecond)
+	}
 }

@@ -168,9 +168,10 @@ const (
 )
 
 type bpfService struct {
-	_    structs.HostLayout
-	Key  bpfServiceKey
-	Pool uint32
+	_     structs.HostLayout
+	Key   bpfServiceKey
+	Pool  uint32
+	Order uint64
 }
 
 type bpfServiceKey struct {

@@ -5,6 +5,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -97,18 +98,27 @@ var fixedTimeouts = map[bpfConnState]time.Duration{
 	bpfConnStateSTATE_SYNACK:     120 * time.Second,
 }
 
-// initTimeouts writes the defaults into maps that are new; maps that are adopted
-// keep what an operator set.
+// initTimeouts writes the defaults of states that have none yet: maps that are
+// adopted keep what an operator set.
 func (p *Plane) initTimeouts() error {
-	if t, err := p.Timeouts(); err != nil || t.TCP != 0 {
-		return err
+	defaults := maps.Clone(fixedTimeouts)
+	kernel := lvs.DefaultTimeouts()
+	for state, field := range settable(&kernel) {
+		defaults[state] = time.Duration(*field)
 	}
-	for state, timeout := range fixedTimeouts {
+	for state, timeout := range defaults {
+		var n uint32
+		if err := p.objects.Timeouts.Lookup(state, &n); err != nil {
+			return fmt.Errorf("read timeouts: %w", err)
+		}
+		if n > 0 {
+			continue
+		}
 		if err := p.putTimeout(state, lvs.Duration(timeout)); err != nil {
 			return err
 		}
 	}
-	return p.SetTimeouts(lvs.DefaultTimeouts())
+	return nil
 }
 
 func (p *Plane) putTimeout(state bpfConnState, d lvs.Duration) error {

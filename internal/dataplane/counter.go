@@ -72,8 +72,9 @@ func (p *Plane) Status() (s lvs.Status, err error) {
 	if s.Timeouts, err = p.Timeouts(); err != nil {
 		return s, err
 	}
-	s.Instance = p.options.Instance
+	s.Instance = p.instance.name
 	s.Interfaces = p.ports.interfaces()
+	s.Warnings = p.hops.warnings()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.Connections.Capacity = uint64(p.objects.Connections.MaxEntries())

@@ -3,10 +3,15 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
@@ -319,24 +324,167 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// A daemon killed between two writes leaves nothing that the next cannot mend.
-func TestAdoptHalfAChange(t *testing.T) {
+// Two packets of a flow on two CPUs: the one that loses the race for the word has
+// its say all the same, so that a FIN is never lost.
+func TestConcurrentPacketsKeepTheFIN(t *testing.T) {
 	r := newRig(t)
 	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
-	u := &undo{}
-	service := lvs.Service{ServiceKey: key, Scheduler: lvs.RR, RealServers: []lvs.RealServer{server("10.0.0.2:80", 1)}}
-	seats, err := r.seat(service, u)
+	syn, ack, fin := frame{}.bytes(t), frame{flags: "A"}.bytes(t), frame{flags: "FA"}.bytes(t)
+	for trial := range 3000 {
+		r.now += time.Second
+		r.send(syn)
+		r.send(ack)
+		r.now += time.Second
+		if err := r.clock.Set(uint64(r.now)); err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		for _, packet := range [][]byte{ack, fin} {
+			both.Go(func() {
+				if _, err := r.program.Run(&ebpf.RunOptions{Data: packet, DataOut: make([]byte, 400)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if c := r.connections(); len(c) != 1 || c[0].State != lvs.StateFinWait {
+			t.Fatalf("trial %d: %+v", trial, c)
+		}
+		if got := r.counts(key, "10.0.0.1:80"); got != (lvs.Counts{Inactive: 1}) {
+			t.Fatalf("trial %d: counts %+v", trial, got)
+		}
+	}
+}
+
+// Services are listed newest first, however many came and went.
+func TestServicesAreListedNewestFirst(t *testing.T) {
+	r := newRig(t)
+	for i := range 200 { // three times the table: ids are used again
+		key := parseKey(fmt.Sprintf("tcp 198.51.100.1:%d", 1000+i))
+		if err := r.Put(lvs.Service{ServiceKey: key, Scheduler: lvs.RR}); err != nil {
+			t.Fatal(err)
+		}
+		if list := r.list(); list[0].ServiceKey != key {
+			t.Fatalf("service %d is listed behind %s", i, list[0].ServiceKey)
+		}
+		if i > 0 {
+			if err := r.Delete(parseKey(fmt.Sprintf("tcp 198.51.100.1:%d", 1000+i-1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A table that is full of what was just replaced is not full: Put waits for the
+// grace period that another has begun.
+func TestReplacingNeverFillsTheTable(t *testing.T) {
+	r := newRig(t)
+	stop := make(chan struct{})
+	var reclaiming sync.WaitGroup
+	reclaiming.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				r.reclaim()
+			}
+		}
+	})
+	for i := range 2000 {
+		s := lvs.Service{ServiceKey: parseKey("tcp 198.51.100.1:80"), Scheduler: lvs.WRR, RealServers: []lvs.RealServer{server("10.0.0.1:80", uint32(1+i%7)), server("10.0.0.2:80", 3)}}
+		if err := r.Put(s); err != nil {
+			t.Errorf("change %d: %v", i, err)
+			break
+		}
+	}
+	close(stop)
+	reclaiming.Wait()
+}
+
+// Daemons that were killed between two writes leave nothing that the next one
+// cannot mend.
+func TestAdoptHalfAChange(t *testing.T) {
+	t.Run("a real server in no pool", func(t *testing.T) {
+		r := newRig(t)
+		key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+		seats, err := r.seat(lvs.Service{ServiceKey: key, RealServers: []lvs.RealServer{server("10.0.0.2:80", 1)}}, &undo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Plane.list(r.table.services[key], seats)
+		r.reopen(r.options)
+		if s := r.list(); len(s) != 1 || len(s[0].RealServers) != 1 || s[0].RealServers[0].Address.String() != "10.0.0.1:80" {
+			t.Errorf("services %+v", s)
+		}
+		r.reclaim()
+		if len(r.table.servers) != 1 {
+			t.Errorf("%d servers hold ids", len(r.table.servers))
+		}
+	})
+	t.Run("a service whose real servers are not listed", func(t *testing.T) {
+		r := newRig(t)
+		r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+		storeState(&r.arrays.servers.items[0], bpfServerStateSERVER_REMOVED)
+		r.reopen(r.options)
+		r.reclaim()
+		if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpTX {
+			t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
+		}
+		if len(r.table.servers) != 1 {
+			t.Errorf("%d servers hold ids", len(r.table.servers))
+		}
+	})
+	t.Run("a next hop that half of its users had moved to", func(t *testing.T) {
+		r := newRig(t)
+		r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+		r.service("tcp 198.51.100.1:81", lvs.RR, server("10.0.0.1:81", 1))
+		r.arrays.servers.items[1].NextHop = 9
+		r.reopen(r.options)
+		if a, b := r.arrays.servers.items[0].NextHop, r.arrays.servers.items[1].NextHop; a != b {
+			t.Errorf("one address has next hops %d and %d", a, b)
+		}
+	})
+	t.Run("a timeout that was not written", func(t *testing.T) {
+		r := newRig(t)
+		if err := r.objects.Timeouts.Put(bpfConnStateSTATE_UDP, uint32(0)); err != nil {
+			t.Fatal(err)
+		}
+		r.reopen(r.options)
+		if got, err := r.Timeouts(); err != nil || got != lvs.DefaultTimeouts() {
+			t.Errorf("timeouts %+v %v", got, err)
+		}
+	})
+}
+
+// An instance has one master at a time, and unload leaves nothing.
+func TestInstanceIsExclusive(t *testing.T) {
+	needRoot(t)
+	first, err := Acquire(DefaultBPFFS, "exclusive")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Plane.list(r.table.services[key], seats) // listed, but in no pool
-	r.reopen(r.options)
-	if s := r.list(); len(s) != 1 || len(s[0].RealServers) != 1 || s[0].RealServers[0].Address.String() != "10.0.0.1:80" {
-		t.Errorf("services %+v", s)
+	if _, err := Acquire(DefaultBPFFS, "exclusive"); !errors.Is(err, ErrRunning) {
+		t.Errorf("a second one: %v", err)
 	}
-	r.reclaim()
-	if len(r.table.servers) != 1 {
-		t.Errorf("%d servers hold ids", len(r.table.servers))
+	other, err := Acquire(DefaultBPFFS, "another")
+	if err != nil {
+		t.Errorf("another instance: %v", err)
+	}
+	other.Release()
+	first.Release()
+	again, err := Acquire(DefaultBPFFS, "exclusive")
+	if err != nil {
+		t.Fatalf("after release: %v", err)
+	}
+	again.Release()
+	if left, _ := filepath.Glob(filepath.Join(DefaultBPFFS, "lvx", "e*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	for _, bad := range []string{"", "a/b", "..", "a.b", strings.Repeat("x", 33)} {
+		if _, err := Acquire(DefaultBPFFS, bad); err == nil {
+			t.Errorf("instance %q was taken", bad)
+		}
 	}
 }
 

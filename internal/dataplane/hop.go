@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -25,11 +26,14 @@ type hopTable struct {
 	mu      sync.Mutex
 	hops    map[netip.Addr]*hop
 	indexes extents
+	ports   map[int]path // by interface: how frames leave by it
+	crowded time.Time    // when the kernel last had no room for a neighbour
 }
 
 type hop struct {
 	index uint32
 	users map[uint32]bool // ids of the real servers that point to it
+	link  int             // the interface that has the neighbour, 0 if not known
 }
 
 func newHopTable(p *Plane) *hopTable {
@@ -40,37 +44,47 @@ func newHopTable(p *Plane) *hopTable {
 	}
 }
 
-// adopt takes over what a real server's record says.
+// adopt takes over what a real server's record says. A daemon that was killed may
+// have turned only some records of an address to a new entry: all get the first.
 func (t *hopTable) adopt(addr netip.Addr, id, index uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.hops[addr]
+	if h == nil && index == 0 {
+		return // killed before it had one; it is in no pool
+	}
 	if h == nil {
 		h = &hop{index: index, users: map[uint32]bool{}}
 		t.hops[addr] = h
 		t.indexes.reserve(index, 1)
 	}
-	h.users[id] = true
+	t.point(h, id)
 }
 
-// acquire returns the next hop for an address and asks the kernel about a new
-// one, so that it is on its way to being resolved when the first packet comes.
-func (t *hopTable) acquire(addr netip.Addr, id uint32) (uint32, error) {
+// point makes a real server's packets take a next hop.
+func (t *hopTable) point(h *hop, id uint32) {
+	h.users[id] = true
+	atomic.StoreUint32(&t.plane.arrays.servers.items[id].NextHop, h.index)
+}
+
+// acquire points a real server to the next hop for its address. A new one is
+// asked for at once, so that it is on its way when the first packet comes.
+func (t *hopTable) acquire(addr netip.Addr, id uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if h := t.hops[addr]; h != nil {
-		h.users[id] = true
-		return h.index, nil
+	h := t.hops[addr]
+	if h == nil {
+		index, err := t.indexes.take(1)
+		if err != nil {
+			return err
+		}
+		t.item(index).MacState = 0
+		h = &hop{index: index, users: map[uint32]bool{}}
+		t.hops[addr] = h
+		t.refresh(addr, h)
 	}
-	index, err := t.indexes.take(1)
-	if err != nil {
-		return 0, err
-	}
-	t.item(index).MacState = 0
-	h := &hop{index: index, users: map[uint32]bool{id: true}}
-	t.hops[addr] = h
-	t.refresh(addr, h)
-	return h.index, nil
+	t.point(h, id)
+	return nil
 }
 
 // release forgets a user, and the next hop with its last one.
@@ -86,7 +100,7 @@ func (t *hopTable) release(addr netip.Addr, id uint32) {
 		return
 	}
 	delete(t.hops, addr)
-	t.forget(addr)
+	t.forget(addr, h)
 	t.retire(h.index)
 }
 
@@ -139,11 +153,11 @@ func (t *hopTable) move(h *hop, next bpfNextHop) {
 		return
 	}
 	*t.item(index) = next
-	for id := range h.users {
-		atomic.StoreUint32(&t.plane.arrays.servers.items[id].NextHop, index)
-	}
 	t.retire(h.index)
 	h.index = index
+	for id := range h.users {
+		t.point(h, id)
+	}
 }
 
 // status returns a next hop as people read it.

@@ -6,15 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"lvx/internal/lvs"
@@ -39,12 +38,19 @@ func (t *hopTable) close() {
 	}
 }
 
-// refreshAll looks every next hop up anew.
+// refreshAll looks every next hop up anew, one by one: changes and listings get
+// their turn in between.
 func (t *hopTable) refreshAll() {
+	ports, err := t.listPorts()
+	if err != nil {
+		t.plane.log.Warn("look next hops up", "err", err)
+		return // what was known stays; the next beat tries again
+	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for addr, h := range t.hops {
-		t.refresh(addr, h)
+	t.ports = ports
+	t.mu.Unlock()
+	for _, addr := range t.addresses() {
+		t.refreshOne(addr)
 	}
 }
 
@@ -57,11 +63,15 @@ func (t *hopTable) refreshOne(addr netip.Addr) {
 	}
 }
 
+// refresh is called with the lock held.
 func (t *hopTable) refresh(addr netip.Addr, h *hop) {
 	if t.handle == nil {
 		return
 	}
-	p, err := t.look(addr)
+	p, err := t.look(addr, h)
+	if errors.Is(err, unix.ENOBUFS) {
+		t.crowded = time.Now()
+	}
 	if err != nil {
 		t.plane.log.Warn("look up a next hop", "address", addr, "err", err)
 		return
@@ -69,11 +79,19 @@ func (t *hopTable) refresh(addr netip.Addr, h *hop) {
 	t.write(h, p)
 }
 
+// noRoute are the answers that say "there is no way". Others are no answer.
+var noRoute = []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL}
+
 // look asks the kernel for the path to an address on one of our segments.
-func (t *hopTable) look(addr netip.Addr) (path, error) {
+func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 	routes, err := t.handle.RouteGet(addr.AsSlice())
+	for _, kind := range noRoute {
+		if errors.Is(err, kind) {
+			return path{state: bpfHopStateHOP_NO_ROUTE}, nil
+		}
+	}
 	if err != nil || len(routes) == 0 {
-		return path{state: bpfHopStateHOP_NO_ROUTE}, nil //nolint:nilerr // ENETUNREACH and its like are the answer
+		return path{}, fmt.Errorf("ask for the route: %w", err)
 	}
 	route := routes[0]
 	switch {
@@ -82,55 +100,106 @@ func (t *hopTable) look(addr netip.Addr) (path, error) {
 	case route.Gw != nil || route.Via != nil:
 		return path{state: bpfHopStateHOP_OFF_LINK}, nil
 	}
-	link, err := t.handle.LinkByIndex(route.LinkIndex)
+	p, err := t.port(route.LinkIndex)
 	if err != nil {
-		return path{}, fmt.Errorf("interface %d: %w", route.LinkIndex, err)
+		return path{}, err
 	}
-	p := path{ifindex: link.Attrs().Index, mtu: link.Attrs().MTU}
 	if route.MTU > 0 {
 		p.mtu = min(p.mtu, route.MTU)
 	}
-	p.ifindex, p.vlan = t.port(link)
 	if err := t.plane.ports.know(p.ifindex); err != nil {
 		return path{}, err
 	}
-	p.mac, p.state, err = t.neighbour(link.Attrs().Index, addr)
-	return p, err
+	h.link = route.LinkIndex
+	return p, t.neighbour(&p, addr, h)
 }
 
-// port returns the interface that frames leave by and the tag they carry.
-func (t *hopTable) port(link netlink.Link) (ifindex int, vlan uint16) {
-	if v, is := link.(*netlink.Vlan); is {
-		return v.ParentIndex, uint16(v.VlanId)
+// listPorts returns for each interface how frames leave by it.
+func (t *hopTable) listPorts() (map[int]path, error) {
+	links, err := listLinks(t.handle)
+	if err != nil {
+		return nil, err
 	}
-	links, err := t.handle.LinkList()
-	if err == nil && slices.ContainsFunc(links, func(l netlink.Link) bool {
-		return l.Type() == "vlan" && l.Attrs().ParentIndex == link.Attrs().Index
-	}) {
-		return link.Attrs().Index, 0 // the port has VLANs, and the real server is in none
+	ports := map[int]path{}
+	for _, l := range links {
+		ports[l.Attrs().Index] = path{ifindex: l.Attrs().Index, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: l.Attrs().MTU}
 	}
-	return link.Attrs().Index, uint16(bpfHopStateVLAN_KEEP)
+	for _, l := range links {
+		v, is := l.(*netlink.Vlan)
+		if !is {
+			continue
+		}
+		ports[v.Index] = path{ifindex: v.ParentIndex, vlan: uint16(v.VlanId), mtu: v.MTU}
+		if parent, here := ports[v.ParentIndex]; here && parent.vlan == uint16(bpfHopStateVLAN_KEEP) {
+			parent.vlan = 0 // the port has VLANs: what is in none of them has no tag
+			ports[v.ParentIndex] = parent
+		}
+	}
+	return ports, nil
+}
+
+// port returns how frames leave by an interface.
+func (t *hopTable) port(index int) (path, error) {
+	if p, known := t.ports[index]; known {
+		return p, nil
+	}
+	ports, err := t.listPorts()
+	if err != nil {
+		return path{}, err
+	}
+	t.ports = ports
+	if p, known := ports[index]; known {
+		return p, nil
+	}
+	return path{}, fmt.Errorf("interface %d: there is none", index)
 }
 
 const validNeighbour = netlink.NUD_PERMANENT | netlink.NUD_NOARP | netlink.NUD_REACHABLE |
 	netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
 
-// neighbour returns what the kernel knows of an address, and lets it manage it.
-func (t *hopTable) neighbour(link int, addr netip.Addr) (net.HardwareAddr, bpfHopState, error) {
-	list, err := t.handle.NeighList(link, family(addr))
+// neighbour fills in what the kernel knows of an address, and lets it manage it.
+// While the kernel asks, the MAC address known so far stays in use.
+func (t *hopTable) neighbour(p *path, addr netip.Addr, h *hop) error {
+	n, err := getNeighbour(h.link, addr)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list neighbours: %w", err)
+		return err
 	}
-	i := slices.IndexFunc(list, func(n netlink.Neigh) bool { return n.IP.Equal(addr.AsSlice()) })
-	if i < 0 || !managed(list[i]) {
-		if err := t.manage(link, addr); err != nil {
-			return nil, 0, err
+	if n == nil || !managed(*n) {
+		if err := t.manage(h.link, addr); err != nil {
+			return err
 		}
 	}
-	if i >= 0 && list[i].State&validNeighbour != 0 && len(list[i].HardwareAddr) == 6 {
-		return list[i].HardwareAddr, bpfHopStateHOP_READY, nil
+	if n != nil && n.State&validNeighbour != 0 && len(n.HardwareAddr) == 6 {
+		p.mac, p.state = n.HardwareAddr, bpfHopStateHOP_READY
+		return nil
 	}
-	return nil, bpfHopStateHOP_UNRESOLVED, nil
+	p.state = bpfHopStateHOP_UNRESOLVED
+	if n == nil || n.State&netlink.NUD_FAILED == 0 {
+		if mac, state := decodeMAC(t.item(h.index).MacState); state == bpfHopStateHOP_READY && t.item(h.index).Ifindex == uint32(p.ifindex) {
+			p.mac, p.state = mac, state
+		}
+	}
+	return nil
+}
+
+// getNeighbour asks for one entry, or returns nil if there is none: a dump of all
+// for each of a thousand real servers would take seconds.
+func getNeighbour(link int, addr netip.Addr) (*netlink.Neigh, error) {
+	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
+	request.AddData(&netlink.Ndmsg{Family: uint8(family(addr)), Index: uint32(link)})
+	request.AddData(nl.NewRtAttr(netlink.NDA_DST, addr.AsSlice()))
+	answers, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil //nolint:nilnil // none is an answer
+	}
+	if err != nil || len(answers) == 0 {
+		return nil, fmt.Errorf("ask for neighbour %s: %w", addr, err)
+	}
+	n, err := netlink.NeighDeserialize(answers[0])
+	if err != nil {
+		return nil, fmt.Errorf("read neighbour %s: %w", addr, err)
+	}
+	return n, nil
 }
 
 // managed tells whether the entry stays valid by itself: the kernel manages it,
@@ -152,45 +221,46 @@ func (t *hopTable) manage(link int, addr netip.Addr) error {
 // solicit asks again for an address that did not answer. The kernel by itself
 // asks a failed neighbour every five seconds only.
 func (t *hopTable) solicit(addr netip.Addr) {
-	routes, err := t.handle.RouteGet(addr.AsSlice())
-	if err != nil || len(routes) == 0 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hops[addr]
+	if h == nil || h.link == 0 {
 		return
 	}
 	_ = t.handle.NeighSet(&netlink.Neigh{
-		LinkIndex: routes[0].LinkIndex, Family: family(addr), IP: addr.AsSlice(),
+		LinkIndex: h.link, Family: family(addr), IP: addr.AsSlice(),
 		Flags: netlink.NTF_USE, FlagsExt: netlink.NTF_EXT_MANAGED,
 	}) // refused or lost: the next second has another one
 }
 
-// forget ends the managing of a neighbour that was ours; the kernel resolves it
-// again when it needs it.
-func (t *hopTable) forget(addr netip.Addr) {
-	if t.handle == nil {
+// forget ends the managing of a neighbour; the kernel resolves it again when it
+// needs it.
+func (t *hopTable) forget(addr netip.Addr, h *hop) {
+	if t.handle == nil || h.link == 0 {
 		return
 	}
-	if err := forgetNeighbour(t.handle, addr); err != nil {
+	n, err := getNeighbour(h.link, addr)
+	if err == nil && n != nil {
+		err = forgetNeighbour(t.handle, *n)
+	}
+	if err != nil {
 		t.plane.log.Warn("forget a neighbour", "address", addr, "err", err)
 	}
 }
 
-func forgetNeighbour(handle *netlink.Handle, addr netip.Addr) error {
-	list, err := handle.NeighList(0, family(addr))
-	if err != nil {
-		return fmt.Errorf("list neighbours: %w", err)
+func forgetNeighbour(handle *netlink.Handle, n netlink.Neigh) error {
+	if n.FlagsExt&netlink.NTF_EXT_MANAGED == 0 {
+		return nil
 	}
-	for _, n := range list {
-		if n.IP.Equal(addr.AsSlice()) && n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 {
-			if err := handle.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("delete neighbour %s: %w", addr, err)
-			}
-		}
+	if err := handle.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete neighbour %s: %w", n.IP, err)
 	}
 	return nil
 }
 
 // forgetNeighbours does so for every real server of pinned maps.
-func forgetNeighbours(p pins) error {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(p.dir(), "real_servers"), nil)
+func forgetNeighbours(i *Instance) error {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(i.dir(), "real_servers"), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -203,14 +273,30 @@ func forgetNeighbours(p pins) error {
 		return err
 	}
 	defer servers.close()
+	ours := map[netip.Addr]bool{}
+	for i := range servers.items {
+		if record := &servers.items[i]; record.State != bpfServerStateSERVER_FREE {
+			ours[decodeAddr(record.Addr)] = true
+		}
+	}
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer handle.Close()
-	for i := range servers.items {
-		if record := &servers.items[i]; record.State != bpfServerStateSERVER_FREE {
-			err = errors.Join(err, forgetNeighbour(handle, decodeAddr(record.Addr)))
+	return forgetThese(handle, ours)
+}
+
+func forgetThese(handle *netlink.Handle, ours map[netip.Addr]bool) (err error) {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		list, listErr := handle.NeighList(0, family)
+		if listErr != nil {
+			err = errors.Join(err, fmt.Errorf("list neighbours: %w", listErr))
+		}
+		for _, n := range list {
+			if addr, valid := netip.AddrFromSlice(n.IP); valid && ours[addr.Unmap()] {
+				err = errors.Join(err, forgetNeighbour(handle, n))
+			}
 		}
 	}
 	return err
@@ -237,46 +323,86 @@ func (t *hopTable) run(ctx context.Context) {
 	}
 }
 
-// follow returns when a subscription breaks.
-func (t *hopTable) follow(ctx context.Context) error {
-	done := make(chan struct{})
-	defer close(done)
-	neighbours := make(chan netlink.NeighUpdate, 1024)
-	routes := make(chan netlink.RouteUpdate, 1024)
-	links := make(chan netlink.LinkUpdate, 1024)
+// subscription is what the kernel tells of its own accord.
+type subscription struct {
+	neighbours chan netlink.NeighUpdate
+	routes     chan netlink.RouteUpdate
+	links      chan netlink.LinkUpdate
+	done       chan struct{}
+}
+
+func subscribe() (*subscription, error) {
+	s := &subscription{
+		neighbours: make(chan netlink.NeighUpdate, 1024), routes: make(chan netlink.RouteUpdate, 1024),
+		links: make(chan netlink.LinkUpdate, 1024), done: make(chan struct{}),
+	}
 	quiet := func(error) {} // the channel closes as well
 	err := errors.Join(
-		netlink.NeighSubscribeWithOptions(neighbours, done, netlink.NeighSubscribeOptions{ErrorCallback: quiet}),
-		netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{ErrorCallback: quiet}),
-		netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: quiet}),
+		netlink.NeighSubscribeWithOptions(s.neighbours, s.done, netlink.NeighSubscribeOptions{ErrorCallback: quiet}),
+		netlink.RouteSubscribeWithOptions(s.routes, s.done, netlink.RouteSubscribeOptions{ErrorCallback: quiet}),
+		netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{ErrorCallback: quiet}),
 	)
 	if err != nil {
-		return fmt.Errorf("subscribe: %w", err)
+		s.close()
+		return nil, fmt.Errorf("subscribe: %w", err)
 	}
+	return s, nil
+}
+
+// close ends the subscription. Its writers may be waiting at a full channel.
+func (s *subscription) close() {
+	close(s.done)
+	go drain(s.neighbours)
+	go drain(s.routes)
+	go drain(s.links)
+}
+
+func drain[T any](events <-chan T) {
+	for range events { //nolint:revive // until the writer closes it
+	}
+}
+
+// settleTime is how long routes and interfaces may go on changing before all
+// next hops are looked up: changes come in crowds.
+const settleTime = 50 * time.Millisecond
+
+// follow returns when a subscription breaks.
+func (t *hopTable) follow(ctx context.Context) error {
+	s, err := subscribe()
+	if err != nil {
+		return err
+	}
+	defer s.close()
 	t.refreshAll()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
+	var settled <-chan time.Time // nil while nothing changed
 	for beat := 1; ; {
-		open := true
+		changed, open := false, true
 		select {
 		case <-ctx.Done():
 			return nil
-		case event, ok := <-neighbours:
-			if open = ok; ok {
-				if addr, valid := netip.AddrFromSlice(event.IP); valid {
-					t.refreshOne(addr.Unmap())
-				}
+		case event, ok := <-s.neighbours:
+			if addr, valid := netip.AddrFromSlice(event.IP); ok && valid {
+				t.refreshOne(addr.Unmap())
 			}
-		case _, open = <-routes:
+			open = ok
+		case _, open = <-s.routes:
+			changed = true
+		case _, open = <-s.links:
+			changed = true
+		case <-settled:
 			t.refreshAll()
-		case _, open = <-links:
-			t.refreshAll()
+			settled = nil
 		case <-second.C:
 			t.beat(beat)
 			beat++
 		}
 		if !open {
 			return errors.New("events were lost")
+		}
+		if changed && settled == nil {
+			settled = time.After(settleTime)
 		}
 	}
 }
@@ -290,6 +416,20 @@ func (t *hopTable) beat(n int) {
 	if n%30 == 0 {
 		t.refreshAll()
 	}
+}
+
+// warnings names what keeps next hops from being found, besides the hosts.
+func (t *hopTable) warnings() []lvs.Warning {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.crowded.IsZero() || time.Since(t.crowded) > time.Minute {
+		return nil
+	}
+	return []lvs.Warning{{
+		Object: "neighbour table",
+		Text:   "the kernel's table of neighbours is full, so that not all real servers can be resolved",
+		Fix:    "sysctl -w net.ipv4.neigh.default.gc_thresh3=16384 net.ipv6.neigh.default.gc_thresh3=16384 (twice the number of real servers at least)",
+	}}
 }
 
 // Reach returns the next hops for addresses of real servers, or of all real

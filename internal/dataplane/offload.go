@@ -28,36 +28,45 @@ var offloads = []struct {
 	{"rx-gro", 1 << 3, true},
 }
 
-const flagOffloads = 1<<4 - 1
-
-// turnOffloadsOff turns off what is on, and returns the bits of all that lvx has
-// turned off, also before: those in flags.
-func turnOffloadsOff(name string, mode lvs.XDPMode, flags uint16) (off uint16, err error) {
-	off = flags & flagOffloads
+// offloadsOn returns the bits of the offloads that are on and have to go off.
+func offloadsOn(name string, mode lvs.XDPMode) (bits uint16, err error) {
 	tool, err := ethtool.NewEthtool()
 	if err != nil {
-		return off, fmt.Errorf("open ethtool: %w", err)
+		return 0, fmt.Errorf("open ethtool: %w", err)
 	}
 	defer tool.Close()
-	on, err := tool.Features(name)
+	features, err := tool.FeaturesWithState(name)
 	if err != nil {
-		return off, fmt.Errorf("read offloads: %w", err)
+		return 0, fmt.Errorf("read offloads: %w", err)
 	}
 	for _, o := range offloads {
-		if !on[o.name] || o.generic && mode != lvs.XDPGeneric {
-			continue
-		}
-		// Some devices fix a feature; what cannot change is left as it is.
-		if changed := tool.Change(name, map[string]bool{o.name: false}); changed != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", o.name, changed))
-			continue
-		}
-		if after, readErr := tool.Features(name); readErr == nil && !after[o.name] {
-			off |= o.bit
+		f := features[o.name]
+		if f.Active && f.Available && !f.NeverChanged && (!o.generic || mode == lvs.XDPGeneric) {
+			bits |= o.bit
 		}
 	}
-	return off, err
+	return bits, nil
 }
+
+// changeOffloads turns offloads on or off.
+func changeOffloads(name string, bits uint16, on bool) error {
+	if bits&flagOffloads == 0 {
+		return nil
+	}
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("open ethtool: %w", err)
+	}
+	defer tool.Close()
+	for _, offload := range offloadNames(bits) {
+		if changed := tool.Change(name, map[string]bool{offload: on}); changed != nil {
+			err = errors.Join(err, fmt.Errorf("interface %s: change %s: %w", name, offload, changed))
+		}
+	}
+	return err
+}
+
+const flagOffloads = 1<<4 - 1
 
 func offloadNames(bits uint16) []string {
 	names := []string{}
@@ -69,26 +78,22 @@ func offloadNames(bits uint16) []string {
 	return names
 }
 
-// restoreOffloads turns on again what the entries of `interfaces` say was turned
-// off, in this network namespace.
-func restoreOffloads(interfaces *ebpf.Map) (err error) {
-	tool, err := ethtool.NewEthtool()
+// restoreOffload turns on again what was turned off at an interface, if it is
+// still there.
+func restoreOffload(index int, flags uint16) error {
+	i, err := net.InterfaceByIndex(index)
 	if err != nil {
-		return fmt.Errorf("open ethtool: %w", err)
+		return nil //nolint:nilerr // gone, and its offloads with it
 	}
-	defer tool.Close()
+	return changeOffloads(i.Name, flags, true)
+}
+
+// restoreOffloads does so for every entry of `interfaces`, in this network namespace.
+func restoreOffloads(interfaces *ebpf.Map) (err error) {
 	var index uint32
 	var entry bpfInterface
 	for all := interfaces.Iterate(); all.Next(&index, &entry); {
-		i, findErr := net.InterfaceByIndex(int(index))
-		if findErr != nil {
-			continue // gone, and its offloads with it
-		}
-		for _, name := range offloadNames(entry.Flags) {
-			if changed := tool.Change(i.Name, map[string]bool{name: true}); changed != nil {
-				err = errors.Join(err, fmt.Errorf("interface %s: turn %s on again: %w", i.Name, name, changed))
-			}
-		}
+		err = errors.Join(err, restoreOffload(int(index), entry.Flags))
 	}
 	return err
 }

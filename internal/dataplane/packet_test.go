@@ -247,3 +247,16 @@ func TestVLANs(t *testing.T) {
 		})
 	}
 }
+
+// A tag that came in by one port says nothing on another: out through a port
+// without VLANs the frame has none.
+func TestRedirectTakesTheTagOff(t *testing.T) {
+	r := newRig(t)
+	r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.hop(netip.MustParseAddr("10.0.0.1"), path{state: bpfHopStateHOP_READY, mac: serverMAC, ifindex: outIfindex, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: 1500})
+	verdict, out := r.send(frame{vlans: []uint16{10}, payload: 10}.bytes(t))
+	if verdict != xdpRedirect {
+		t.Errorf("verdict %d, want a redirect", verdict)
+	}
+	r.wantBytes(out, forwarded(frame{payload: 10}.bytes(t), serverMAC, outMAC))
+}

@@ -33,19 +33,15 @@ const (
 	Generic Mode = "generic" // the kernel's own, slower, for every driver
 )
 
-// Options say what to open. The zero value opens the default instance on all
-// Ethernet interfaces of the network namespace.
+// Options say how to open a data plane. The zero value opens it on all Ethernet
+// interfaces of the network namespace.
 type Options struct {
-	// Instance names the pins. Default "default".
-	Instance string
-	// BPFFS is where a BPF file system is mounted. Default /sys/fs/bpf.
-	BPFFS string
 	// Interfaces to attach to, by name. Default: every Ethernet interface that
 	// is up and not a member or a VLAN of another.
 	Interfaces []string
 	// Mode of XDP. Default Auto.
 	Mode Mode
-	// Connections is the capacity of the connection table; one takes about 90
+	// Connections is the capacity of the connection table; one takes about 115
 	// bytes, whether used or not. Default 1,000,000. When it is full, new
 	// connections are dropped (TABLE_FULL). A table that is pinned keeps its size.
 	Connections uint32
@@ -60,8 +56,6 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() error {
-	set(&o.Instance, "default")
-	set(&o.BPFFS, "/sys/fs/bpf")
 	set(&o.Mode, Auto)
 	set(&o.Connections, 1_000_000)
 	set(&o.Services, 4096)
@@ -73,7 +67,7 @@ func (o *Options) setDefaults() error {
 	if o.RealServers > uint32(bpfConnWordCONN_SERVER_MASK)+1 {
 		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnWordCONN_SERVER_MASK+1)
 	}
-	return validInstance(o.Instance)
+	return nil
 }
 
 func set[T comparable](field *T, value T) {
@@ -84,13 +78,15 @@ func set[T comparable](field *T, value T) {
 
 // Plane is a loaded data plane. Its methods may be called at the same time.
 type Plane struct {
-	options Options
-	log     *slog.Logger
-	pins    pins
-	objects bpfObjects
-	arrays  arrays
-	hops    *hopTable
-	ports   *portTable
+	instance *Instance
+	options  Options
+	log      *slog.Logger
+	objects  bpfObjects
+	arrays   arrays
+	hops     *hopTable
+	ports    *portTable
+
+	reclaiming sync.Mutex // one grace period at a time; taken before mu
 
 	// mu guards the tables below and every write to a map that is not the BPF
 	// programs'.
@@ -98,23 +94,22 @@ type Plane struct {
 	table table
 }
 
-// Open loads the data plane of an instance, or adopts the one that is pinned:
-// services, connections and counters stay, the program is replaced without a
-// gap. Several instances may be open, each in its network namespace.
+// Open loads the data plane, or adopts the one that is pinned: services,
+// connections and counters stay, the program is replaced without a gap. Several
+// instances may be open, each in its network namespace.
 //
-// Returns an error that says what to do if the BPF file system is missing, a
-// privilege is missing, the pins are of another version, or no interface can be
-// attached to.
-func Open(o Options) (*Plane, error) {
+// Returns an error that says what to do if a privilege is missing, the pins are of
+// another version, or no interface can be attached to; then all is as it was.
+func (i *Instance) Open(o Options) (*Plane, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	p := &Plane{options: o, log: o.Log, pins: newPins(o.BPFFS, o.Instance)}
+	p := &Plane{instance: i, options: o, log: o.Log}
 	p.ports = &portTable{plane: p, ports: map[int]*attached{}}
 	if err := p.open(); err != nil {
 		p.Close()
-		if p.pins.fresh {
-			err = errors.Join(err, Unload(o.BPFFS, o.Instance)) // as it was: nothing
+		if i.fresh {
+			err = errors.Join(err, i.Unload()) // as it was: nothing
 		}
 		return nil, err
 	}
@@ -122,7 +117,7 @@ func Open(o Options) (*Plane, error) {
 }
 
 func (p *Plane) open() error {
-	if err := p.pins.prepare(); err != nil {
+	if err := p.instance.prepare(); err != nil {
 		return err
 	}
 	if err := p.load(); err != nil {
@@ -150,16 +145,16 @@ func (p *Plane) load() error {
 	if err != nil {
 		return fmt.Errorf("read the BPF object: %w", err)
 	}
-	if err := p.size(spec); err != nil {
+	if err := p.setSizes(spec); err != nil {
 		return err
 	}
-	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.pins.dir()}}
+	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.instance.dir()}}
 	err = spec.LoadAndAssign(&p.objects, options)
-	return explainLoad(err, p.options.Instance)
+	return explainLoad(err, p.instance.name)
 }
 
-// size sets the capacities that the options ask for, or that pinned maps have.
-func (p *Plane) size(spec *ebpf.CollectionSpec) error {
+// setSizes sets the capacities that the options ask for, or that pinned maps have.
+func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 	o := p.options
 	sizes := map[string]uint32{
 		"addresses":   o.Services + o.RealServers,
@@ -178,7 +173,7 @@ func (p *Plane) size(spec *ebpf.CollectionSpec) error {
 		if size, sized := sizes[name]; sized {
 			m.MaxEntries = size
 		}
-		size, err := p.pins.size(name)
+		size, err := p.instance.size(name)
 		if err != nil {
 			return err
 		}

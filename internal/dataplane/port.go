@@ -16,16 +16,15 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"lvx/internal/lvs"
 )
 
-// flags of bpf `struct interface`: what the daemon has to know after a restart.
-const (
-	flagOutputOnly = 1 << 14 // packets leave by it, but nothing is attached
-	flagGeneric    = 1 << 15 // attached in generic mode
-)
+// flagOutputOnly, in the flags of bpf `struct interface`, marks an interface that
+// packets leave by but that nothing is attached to. The other bits are offload.go's.
+const flagOutputOnly = 1 << 14
 
 // portTable attaches to interfaces and follows them. Safe for concurrent use.
 type portTable struct {
@@ -42,15 +41,16 @@ type attached struct {
 	link  link.Link
 }
 
-// openPorts attaches to every interface asked for, or fails with all undone.
+// openPorts attaches to every interface asked for, and lets go of those that
+// earlier daemons were attached to.
 func (p *Plane) openPorts() (err error) {
 	t := p.ports
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	links, err := t.handle.LinkList()
+	links, err := listLinks(t.handle)
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return err
 	}
 	for _, name := range p.options.Interfaces {
 		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == name }) {
@@ -70,7 +70,62 @@ func (p *Plane) openPorts() (err error) {
 	if len(t.ports) == 0 {
 		return errors.New("no Ethernet interface is up to attach to: bring one up (ip link set eth0 up), or name one with --interface")
 	}
+	t.letGo(links)
 	return nil
+}
+
+// listLinks lists all interfaces. A dump that a change interrupts is worth
+// nothing: it is asked for again.
+func listLinks(handle *netlink.Handle) (links []netlink.Link, err error) {
+	for range 5 {
+		if links, err = handle.LinkList(); err == nil {
+			return links, nil
+		}
+	}
+	return nil, fmt.Errorf("list interfaces: %w", err)
+}
+
+// letGo ends what is left of interfaces that are gone or no longer asked for.
+func (t *portTable) letGo(links []netlink.Link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	here := map[int]bool{}
+	for _, l := range links {
+		here[l.Attrs().Index] = true
+	}
+	for index := range t.ports {
+		if !here[index] {
+			t.remove(index)
+		}
+	}
+	for _, index := range t.plane.instance.links() {
+		if t.ports[index] == nil {
+			if err := detach(t.plane.instance.link(index)); err != nil {
+				t.plane.log.Warn("let an interface go", "err", err)
+			}
+		}
+	}
+	t.forgetInterfaces(here)
+}
+
+// forgetInterfaces deletes the entries of `interfaces` that nothing is attached
+// to, and turns their offloads on again. Those that packets leave by come back
+// with the next look at the next hops.
+func (t *portTable) forgetInterfaces(here map[int]bool) {
+	var index uint32
+	var entry bpfInterface
+	var stale []uint32
+	for all := t.plane.objects.Interfaces.Iterate(); all.Next(&index, &entry); {
+		if t.ports[int(index)] == nil && (entry.Flags&flagOutputOnly == 0 || !here[int(index)]) {
+			stale = append(stale, index)
+		}
+	}
+	for _, index := range stale {
+		err := errors.Join(restoreOffload(int(index), t.plane.interfaceFlags(int(index))), t.plane.objects.Interfaces.Delete(index))
+		if err != nil {
+			t.plane.log.Warn("forget an interface", "index", index, "err", err)
+		}
+	}
 }
 
 // wanted tells whether to attach to a link: one that was named, or any Ethernet
@@ -86,7 +141,8 @@ func (t *portTable) wanted(l netlink.Link) bool {
 }
 
 // attach puts the program on an interface, in the best mode there is. A program
-// of ours that is there already is replaced without a gap.
+// of ours that is there already is replaced without a gap. What is changed at the
+// interface is noted first, so that it can be undone whenever the daemon dies.
 func (t *portTable) attach(l netlink.Link) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,22 +151,24 @@ func (t *portTable) attach(l netlink.Link) error {
 		return nil
 	}
 	a := &attached{Interface: lvs.Interface{Name: l.Attrs().Name}, index: index}
-	before := t.plane.interfaceFlags(index)
-	if err := t.adopt(a, before); err != nil {
+	before := t.plane.interfaceFlags(index) &^ flagOutputOnly
+	if err := t.adopt(a, l); err != nil {
 		if err := t.attachAnew(a); err != nil {
 			return err
 		}
 	}
-	off, err := turnOffloadsOff(a.Name, a.Mode, before)
+	off, err := offloadsOn(a.Name, a.Mode)
+	if err == nil {
+		err = t.plane.putInterface(l, before|off)
+	}
+	if err == nil {
+		err = changeOffloads(a.Name, off, false)
+	}
 	if err != nil {
 		t.plane.log.Warn("turn offloads off", "interface", a.Name, "err", err)
 	}
-	a.OffloadsOff = offloadNames(off)
-	flags := off
-	if a.Mode == lvs.XDPGeneric {
-		flags |= flagGeneric
-	}
-	if err := t.plane.putInterface(l, flags); err != nil {
+	a.OffloadsOff = offloadNames(before | off)
+	if err := t.plane.putInterface(l, before|off); err != nil {
 		_ = a.link.Close()
 		return err
 	}
@@ -120,14 +178,13 @@ func (t *portTable) attach(l netlink.Link) error {
 }
 
 // adopt takes over a pinned link. An error means that there is none to use.
-func (t *portTable) adopt(a *attached, flags uint16) error {
-	path := t.plane.pins.link(a.index)
-	l, err := link.LoadPinnedLink(path, nil)
+func (t *portTable) adopt(a *attached, on netlink.Link) error {
+	l, err := link.LoadPinnedLink(t.plane.instance.link(a.index), nil)
 	if err != nil {
 		return err
 	}
 	a.Mode = lvs.XDPNative
-	if flags&flagGeneric != 0 {
+	if xdp := on.Attrs().Xdp; xdp != nil && xdp.AttachMode == nl.XDP_ATTACHED_SKB {
 		a.Mode, a.Why = lvs.XDPGeneric, "so attached by an earlier daemon"
 	}
 	usable := t.plane.options.Mode == Auto || t.plane.options.Mode == Mode(a.Mode)
@@ -145,6 +202,7 @@ func (t *portTable) adopt(a *attached, flags uint16) error {
 
 func (t *portTable) attachAnew(a *attached) error {
 	mode := t.plane.options.Mode
+	a.Why = ""
 	var err error
 	if mode != Generic {
 		if a.link, err = t.try(a.index, link.XDPDriverMode); err == nil {
@@ -171,7 +229,7 @@ func (t *portTable) try(index int, flags link.XDPAttachFlags) (link.Link, error)
 }
 
 func (t *portTable) pin(a *attached) error {
-	if err := a.link.Pin(t.plane.pins.link(a.index)); err != nil {
+	if err := a.link.Pin(t.plane.instance.link(a.index)); err != nil {
 		_ = a.link.Close()
 		return fmt.Errorf("interface %s: pin the link: %w", a.Name, err)
 	}
@@ -263,19 +321,27 @@ func (t *portTable) run(ctx context.Context) {
 
 func (t *portTable) follow(ctx context.Context) error {
 	done := make(chan struct{})
-	defer close(done)
-	links := make(chan netlink.LinkUpdate, 1024)
-	err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{
+	events := make(chan netlink.LinkUpdate, 1024)
+	err := netlink.LinkSubscribeWithOptions(events, done, netlink.LinkSubscribeOptions{
 		ErrorCallback: func(error) {}, ListExisting: true,
 	})
 	if err != nil {
+		close(done)
 		return fmt.Errorf("subscribe: %w", err)
+	}
+	defer func() {
+		close(done)
+		go drain(events)
+	}()
+	// What went while nobody listened is in no event.
+	if links, err := listLinks(t.handle); err == nil {
+		t.letGo(links)
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case event, open := <-links:
+		case event, open := <-events:
 			if !open {
 				return errors.New("events were lost")
 			}
@@ -285,9 +351,10 @@ func (t *portTable) follow(ctx context.Context) error {
 }
 
 func (t *portTable) changed(event netlink.LinkUpdate) {
-	index := event.Attrs().Index
 	if event.Header.Type == unix.RTM_DELLINK {
-		t.gone(index)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.remove(event.Attrs().Index)
 		return
 	}
 	t.learn(event.Link)
@@ -298,10 +365,13 @@ func (t *portTable) changed(event netlink.LinkUpdate) {
 	}
 }
 
-// learn takes over the MAC address of an interface that we know.
+// learn takes over the name and the MAC address of an interface that we know.
 func (t *portTable) learn(l netlink.Link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if a := t.ports[l.Attrs().Index]; a != nil {
+		a.Name = l.Attrs().Name
+	}
 	var entry bpfInterface
 	index := uint32(l.Attrs().Index)
 	if t.plane.objects.Interfaces.Lookup(index, &entry) != nil || slices.Equal(entry.Mac[:], l.Attrs().HardwareAddr) {
@@ -312,18 +382,17 @@ func (t *portTable) learn(l netlink.Link) {
 	}
 }
 
-func (t *portTable) gone(index int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// remove forgets an interface that is gone; called with the lock held.
+func (t *portTable) remove(index int) {
 	err := t.plane.objects.Interfaces.Delete(uint32(index))
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil
+	}
 	a := t.ports[index]
 	if a == nil {
 		return
 	}
 	delete(t.ports, index)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		err = nil
-	}
 	err = errors.Join(err, a.link.Unpin(), a.link.Close())
 	t.plane.log.Warn("interface gone", "interface", a.Name, "err", err)
 }

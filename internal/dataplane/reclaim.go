@@ -21,12 +21,6 @@ func (r *retired) add(step func()) {
 	r.steps = append(r.steps, step)
 }
 
-func (r *retired) any() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.steps) > 0
-}
-
 func (r *retired) take() []func() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -43,51 +37,57 @@ func (p *Plane) retirePool(index uint32) {
 	})
 }
 
+// removal is a real server as it was taken out once.
+type removal struct {
+	key    serverKey
+	id     uint32
+	number uint64
+}
+
 // reclaim frees what was retired, and real servers that were taken out and have
-// no connection left. It waits for a grace period without holding the lock.
+// no connection left. It waits for a grace period without holding the lock; who
+// comes meanwhile waits for it to end.
 func (p *Plane) reclaim() {
+	p.reclaiming.Lock()
+	defer p.reclaiming.Unlock()
 	p.mu.Lock()
 	removed := p.removedServers()
 	p.mu.Unlock()
-	if len(removed) == 0 && !p.table.retired.any() {
+	steps := p.table.retired.take()
+	if len(removed) == 0 && len(steps) == 0 {
 		return
 	}
-	steps := p.table.retired.take()
 	synchronize()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.free(steps, removed)
-}
-
-// reclaimLocked is reclaim for who holds the lock and needs room now.
-func (p *Plane) reclaimLocked() {
-	removed := p.removedServers()
-	steps := p.table.retired.take()
-	synchronize()
-	p.free(steps, removed)
-}
-
-func (p *Plane) removedServers() (removed []serverKey) {
-	for key, id := range p.table.servers {
-		if p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED {
-			removed = append(removed, key)
-		}
-	}
-	return removed
-}
-
-func (p *Plane) free(steps []func(), removed []serverKey) {
 	for _, step := range steps {
 		step()
 	}
-	for _, key := range removed {
-		id, known := p.table.servers[key]
-		record := &p.arrays.servers.items[id]
-		if known && record.State == bpfServerStateSERVER_REMOVED && atomic.LoadUint64(&p.arrays.counts.items[id]) == 0 {
-			p.freeServer(key, id)
-		}
+	for _, r := range removed {
+		p.freeRemoved(r)
 	}
 	p.dropAddresses()
+}
+
+func (p *Plane) removedServers() (list []removal) {
+	for key, id := range p.table.servers {
+		if p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED {
+			list = append(list, removal{key, id, p.table.removed[id]})
+		}
+	}
+	return list
+}
+
+// freeRemoved frees a real server unless it is back, has connections, or was back
+// and taken out again: then packets may see it from its last time.
+func (p *Plane) freeRemoved(r removal) {
+	id, known := p.table.servers[r.key]
+	if !known || id != r.id || p.table.removed[id] != r.number {
+		return
+	}
+	if p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED && atomic.LoadUint64(&p.arrays.counts.items[id]) == 0 {
+		p.freeServer(r.key, id)
+	}
 }
 
 func (p *Plane) freeServer(key serverKey, id uint32) {
@@ -95,6 +95,7 @@ func (p *Plane) freeServer(key serverKey, id uint32) {
 	record.Generation++ // before the id is anybody else's
 	storeState(record, bpfServerStateSERVER_FREE)
 	delete(p.table.servers, key)
+	delete(p.table.removed, id)
 	p.hops.release(key.address.Addr(), id)
 	p.table.serverIDs.put(id, 1)
 }

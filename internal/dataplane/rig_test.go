@@ -25,6 +25,7 @@ import (
 type rig struct {
 	*Plane
 	t       testing.TB
+	right   *Instance
 	program *ebpf.Program
 	clock   *ebpf.Variable
 	now     time.Duration
@@ -54,11 +55,20 @@ func newRig(t testing.TB) *rig {
 	}, t.Name())
 	instance = fmt.Sprintf("%d-%s", os.Getpid(), instance) // fuzz workers share the file system
 	r := &rig{t: t, now: time.Hour}
-	r.reopen(Options{Instance: instance[max(0, len(instance)-32):], Connections: 4096, Services: 64, RealServers: 1024, detached: true})
+	right, err := Acquire(DefaultBPFFS, instance[max(0, len(instance)-32):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.right = right
+	r.reopen(Options{Connections: 4096, Services: 64, RealServers: 1024, detached: true})
 	t.Cleanup(func() {
 		r.Close()
-		if err := Unload("", r.options.Instance); err != nil {
+		if err := right.Unload(); err != nil {
 			t.Errorf("unload: %v", err)
+		}
+		right.Release()
+		if _, err := os.Stat(right.root()); !os.IsNotExist(err) {
+			t.Errorf("after unload there is still something: %v", err)
 		}
 	})
 	return r
@@ -67,7 +77,7 @@ func newRig(t testing.TB) *rig {
 // reopen opens the plane, as a daemon that starts.
 func (r *rig) reopen(o Options) {
 	r.t.Helper()
-	plane, err := Open(o)
+	plane, err := r.right.Open(o)
 	if err != nil {
 		r.t.Fatalf("open: %+v", err)
 	}

@@ -3,6 +3,8 @@
 package dataplane
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -22,6 +24,10 @@ type table struct {
 	servers  map[serverKey]uint32 // id; listed or removed
 	vips     map[netip.Addr]bool  // what `addresses` holds
 
+	order    uint64            // of the service added last
+	removals uint64            // how often a real server was taken out
+	removed  map[uint32]uint64 // by id: which of those it was
+
 	serviceIDs, serverIDs, pools, seats extents
 	retired                             retired
 }
@@ -35,12 +41,13 @@ type serverKey struct {
 type serviceEntry struct {
 	id      uint32
 	pool    uint32
+	order   uint64
 	service lvs.Service
 }
 
 // entries returns the services in kernel order: the one added last comes first.
 func (t *table) entries() []*serviceEntry {
-	return slices.SortedFunc(maps.Values(t.services), func(a, b *serviceEntry) int { return int(b.id) - int(a.id) })
+	return slices.SortedFunc(maps.Values(t.services), func(a, b *serviceEntry) int { return cmp.Compare(b.order, a.order) })
 }
 
 // Load returns the services as packets see them, the one added last first.
@@ -98,11 +105,9 @@ func (p *Plane) serviceStatus(e *serviceEntry) (lvs.ServiceStatus, error) {
 //
 // Returns lvs.ErrFull if a table has no room.
 func (p *Plane) Put(s lvs.Service) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	err := p.put(s)
-	if err != nil && p.table.retired.any() {
-		p.reclaimLocked() // what was freed a moment ago may be the room that lacks
+	if errors.Is(err, lvs.ErrFull) {
+		p.reclaim() // what was replaced a moment ago may be the room that lacks
 		err = p.put(s)
 	}
 	if err != nil {
@@ -112,6 +117,8 @@ func (p *Plane) Put(s lvs.Service) error {
 }
 
 func (p *Plane) put(s lvs.Service) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	u := &undo{}
 	defer u.run()
 	seats, err := p.seat(s, u)
@@ -127,7 +134,7 @@ func (p *Plane) put(s lvs.Service) error {
 	if old == nil {
 		err = p.insert(entry, seats, u)
 	} else {
-		entry.id = old.id
+		entry.id, entry.order = old.id, old.order
 		p.list(entry, seats)
 		atomic.StoreUint32(&p.arrays.services.items[entry.id].Pool, pool)
 	}
@@ -138,7 +145,7 @@ func (p *Plane) put(s lvs.Service) error {
 	p.table.services[s.ServiceKey] = entry
 	if old != nil {
 		p.retirePool(old.pool)
-		p.remove(old.service, s.RealServers)
+		p.unlist(p.dropped(old.service, s.RealServers))
 	}
 	return nil
 }
@@ -182,20 +189,19 @@ func (p *Plane) newServer(key serverKey, r lvs.RealServer, u *undo) (uint32, err
 	if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, id); err != nil {
 		return 0, err
 	}
-	hop, err := p.hops.acquire(r.Address.Addr(), id)
-	if err != nil {
-		return 0, err
-	}
-	u.add(func() { p.hops.release(r.Address.Addr(), id) })
 	record := &p.arrays.servers.items[id]
 	*record = bpfRealServer{
 		Addr: encodeAddr(r.Address.Addr()), Port: encodePort(r.Address.Port()),
 		Service: encodeKey(key.service), Generation: record.Generation,
-		State: bpfServerStateSERVER_REMOVED, Method: methods[r.Method], NextHop: hop,
+		State: bpfServerStateSERVER_REMOVED, Method: methods[r.Method],
+	}
+	u.add(func() { storeState(record, bpfServerStateSERVER_FREE) })
+	if err := p.hops.acquire(r.Address.Addr(), id); err != nil {
+		return 0, err
 	}
 	p.table.servers[key] = id
 	u.add(func() {
-		record.State = bpfServerStateSERVER_FREE
+		p.hops.release(r.Address.Addr(), id)
 		delete(p.table.servers, key)
 	})
 	return id, nil
@@ -253,44 +259,39 @@ func (p *Plane) readPool(index uint32) *sched.Pool {
 	return pool
 }
 
-// insert makes a new service visible: its record, its VIP, and last its key.
+// insert makes a new service visible: its record, its VIP, its real servers, and
+// last its key.
 func (p *Plane) insert(e *serviceEntry, seats []sched.Seat, u *undo) (err error) {
-	if e.id, err = p.takeServiceID(); err != nil {
+	if e.id, err = p.table.serviceIDs.take(1); err != nil {
 		return err
 	}
 	u.add(func() { p.table.serviceIDs.put(e.id, 1) })
-	if err := zeroStats(p.objects.ServiceStats, p.objects.ServiceZeros, e.id); err != nil {
+	if err := p.zeroAll(e.id, seats); err != nil {
 		return err
 	}
 	key := encodeKey(e.service.ServiceKey)
-	p.arrays.services.items[e.id] = bpfService{Key: key, Pool: e.pool}
+	e.order = p.table.order + 1
+	p.arrays.services.items[e.id] = bpfService{Key: key, Pool: e.pool, Order: e.order}
 	if err := p.addAddress(e.service.Address.Addr()); err != nil {
 		return err
 	}
+	p.list(e, seats)
+	u.add(func() { p.unlist(seats) })
 	if err := p.objects.ServiceIds.Update(key, e.id, ebpf.UpdateNoExist); err != nil {
 		return fmt.Errorf("write service_ids: %w", err)
 	}
-	p.list(e, seats)
+	p.table.order = e.order
 	return nil
 }
 
-// takeServiceID takes the id above all others while there is one, since ids tell
-// the order in which services were added (Services, ipvsadm --nosort).
-func (p *Plane) takeServiceID() (uint32, error) {
-	var top uint32
-	for _, e := range p.table.services {
-		top = max(top, e.id+1)
-	}
-	if top < p.objects.Services.MaxEntries() {
-		e := &p.table.serviceIDs
-		for _, run := range e.free {
-			if run.first <= top && top < run.first+run.length {
-				e.reserve(top, 1)
-				return top, nil
-			}
+// zeroAll sets the statistics of a service and its real servers to 0.
+func (p *Plane) zeroAll(service uint32, seats []sched.Seat) error {
+	for _, s := range seats {
+		if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, s.ID); err != nil {
+			return err
 		}
 	}
-	return p.table.serviceIDs.take(1)
+	return zeroStats(p.objects.ServiceStats, p.objects.ServiceZeros, service)
 }
 
 // list lets packets reach the real servers of a service.
@@ -302,19 +303,28 @@ func (p *Plane) list(e *serviceEntry, seats []sched.Seat) {
 	}
 }
 
+// unlist takes real servers out: their connections' packets are dropped until
+// they are put back, and their ids live as long.
+func (p *Plane) unlist(seats []sched.Seat) {
+	for _, s := range seats {
+		p.table.removals++
+		p.table.removed[s.ID] = p.table.removals
+		storeState(&p.arrays.servers.items[s.ID], bpfServerStateSERVER_REMOVED)
+	}
+}
+
 func storeState(record *bpfRealServer, state bpfServerState) {
 	atomic.StoreUint32((*uint32)(&record.State), uint32(state))
 }
 
-// remove takes out the real servers of old that are not kept: their connections'
-// packets are dropped until they are put back, and their ids live as long.
-func (p *Plane) remove(old lvs.Service, kept []lvs.RealServer) {
+// dropped returns the seats of old's real servers that are not kept.
+func (p *Plane) dropped(old lvs.Service, kept []lvs.RealServer) (seats []sched.Seat) {
 	for _, r := range old.RealServers {
 		if !slices.ContainsFunc(kept, func(k lvs.RealServer) bool { return k.Address == r.Address }) {
-			id := p.table.servers[serverKey{old.ServiceKey, r.Address}]
-			storeState(&p.arrays.servers.items[id], bpfServerStateSERVER_REMOVED)
+			seats = append(seats, sched.Seat{ID: p.table.servers[serverKey{old.ServiceKey, r.Address}]})
 		}
 	}
+	return seats
 }
 
 // Delete takes a service out. Its real servers' connections stay in the table
@@ -331,7 +341,7 @@ func (p *Plane) Delete(key lvs.ServiceKey) error {
 	if err := p.objects.ServiceIds.Delete(encodeKey(key)); err != nil {
 		return fmt.Errorf("service %s: delete from service_ids: %w", key, err)
 	}
-	p.remove(e.service, nil)
+	p.unlist(p.dropped(e.service, nil))
 	delete(p.table.services, key)
 	p.retirePool(e.pool)
 	p.table.retired.add(func() { p.table.serviceIDs.put(e.id, 1) })
@@ -348,13 +358,7 @@ func (p *Plane) Zero(key lvs.ServiceKey) error {
 	if e == nil {
 		return fmt.Errorf("service %s: %w", key, lvs.ErrNoService)
 	}
-	for _, r := range e.service.RealServers {
-		id := p.table.servers[serverKey{key, r.Address}]
-		if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, id); err != nil {
-			return fmt.Errorf("real server %s of %s: %w", r.Address, key, err)
-		}
-	}
-	return zeroStats(p.objects.ServiceStats, p.objects.ServiceZeros, e.id)
+	return p.zeroAll(e.id, p.dropped(e.service, nil))
 }
 
 func (p *Plane) addAddress(vip netip.Addr) error {

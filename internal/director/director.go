@@ -102,7 +102,7 @@ func (d *Director) Status() (lvs.Status, error) {
 	if err != nil {
 		return status, err
 	}
-	status.Warnings = warnings(services)
+	status.Warnings = append(warnings(services), status.Warnings...)
 	if d.Advise != nil {
 		status.Warnings = append(status.Warnings, d.Advise(services)...)
 	}
@@ -111,7 +111,8 @@ func (d *Director) Status() (lvs.Status, error) {
 
 // Apply makes all changes, one after the other, or with an error none. Then it
 // waits at most that long for the next hops of the real servers that the changes
-// added or edited, or of all if there is no change. The warnings are about those.
+// added or edited, or of all if there is no change. The warnings are about those
+// that cannot be reached.
 //
 // Returns lvs.ErrServiceExists and its like when a change is refused.
 func (d *Director) Apply(ctx context.Context, changes []lvs.Change, wait time.Duration) ([]lvs.Warning, error) {
@@ -120,7 +121,7 @@ func (d *Director) Apply(ctx context.Context, changes []lvs.Change, wait time.Du
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	return d.unreachable(waiting, changes), nil
+	return d.unreachable(waiting, changes)
 }
 
 func (d *Director) apply(changes []lvs.Change) error {

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -215,5 +216,12 @@ func deleteStep(old lvs.Service) step {
 
 func timeoutsStep(old, next lvs.Timeouts) step {
 	set := func(t lvs.Timeouts) func(Plane) error { return func(p Plane) error { return p.SetTimeouts(t) } }
-	return step{name: "set timeouts", do: set(next), undo: set(old)}
+	do := func(p Plane) error {
+		err := p.SetTimeouts(next)
+		if err != nil { // of three writes some may have been made
+			err = errors.Join(err, p.SetTimeouts(old))
+		}
+		return err
+	}
+	return step{name: "set timeouts", do: do, undo: set(old)}
 }

@@ -40,9 +40,13 @@ func appendTrouble(list []lvs.Warning, service lvs.ServiceKey, server netip.Addr
 }
 
 // unreachable names the real servers that the changes added or edited and that
-// cannot be reached. Without a change it only waits, for all there are.
-func (d *Director) unreachable(ctx context.Context, changes []lvs.Change) []lvs.Warning {
-	list := []lvs.Warning{}
+// cannot be reached; without a change, all such real servers that there are.
+func (d *Director) unreachable(ctx context.Context, changes []lvs.Change) ([]lvs.Warning, error) {
+	if len(changes) == 0 {
+		d.Facts.Reach(ctx, nil)
+		services, err := d.Facts.Services()
+		return warnings(services), err
+	}
 	var touched []lvs.Change
 	var addrs []netip.Addr
 	for _, c := range changes {
@@ -51,13 +55,12 @@ func (d *Director) unreachable(ctx context.Context, changes []lvs.Change) []lvs.
 			addrs = append(addrs, c.RealServer.Address.Addr())
 		}
 	}
-	if len(addrs) == 0 && len(changes) > 0 {
-		return list
+	list := []lvs.Warning{}
+	if len(addrs) == 0 {
+		return list, nil
 	}
 	for i, hop := range d.Facts.Reach(ctx, addrs) {
-		if i < len(touched) {
-			list = appendTrouble(list, touched[i].Service, touched[i].RealServer.Address, hop)
-		}
+		list = appendTrouble(list, touched[i].Service, touched[i].RealServer.Address, hop)
 	}
-	return list
+	return list, nil
 }

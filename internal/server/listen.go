@@ -27,8 +27,9 @@ var ErrRunning = errors.New("already running")
 
 // Listen makes the unix socket at path, mode 0660 and of group Group, and its
 // directory. A socket that a killed daemon left is replaced; one that a living
-// daemon has is not: that is ErrRunning. Closing the listener removes the
-// socket.
+// daemon has is not: that is ErrRunning. Closing the listener removes the socket.
+// Only who has the right to the instance may call it, so that two daemons that
+// start together do not replace each other's.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > longestPath {
 		return nil, fmt.Errorf("listen on %s: the path is above %d bytes; choose a shorter one with --socket", path, longestPath)
@@ -36,19 +37,6 @@ func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
-	lock, err := lockSocket(path)
-	if err != nil {
-		return nil, err
-	}
-	listener, err := bind(path)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	return &lockedListener{Listener: listener, lock: lock}, nil
-}
-
-// bind is called with the lock held, so nobody else binds in between.
-func bind(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
@@ -62,33 +50,13 @@ func bind(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// lockSocket takes a lock beside the socket. The kernel drops it when the
-// daemon dies, however it dies: the lock, not the socket, tells who lives.
-func lockSocket(path string) (*os.File, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the socket: %w", err)
-	}
-	err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return lock, nil
-	}
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = running(path)
-	} else {
-		err = fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
-	return nil, errors.Join(err, lock.Close())
-}
-
 // running names the instance by its socket, as in /run/lvx/INSTANCE.sock.
 func running(path string) error {
 	instance := strings.TrimSuffix(filepath.Base(path), ".sock")
 	return fmt.Errorf("instance %s is %w (socket %s)", instance, ErrRunning, path)
 }
 
-// removeStale removes a socket on which nobody listens. One that was handed
-// over by systemd has no lock beside it, so it is asked as well.
+// removeStale removes a socket on which nobody listens.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,12 +96,3 @@ func setOwner(path string) error {
 	}
 	return nil
 }
-
-// lockedListener keeps the lock for as long as it listens.
-type lockedListener struct {
-	net.Listener
-	lock *os.File
-}
-
-// Close removes the socket, then drops the lock.
-func (l *lockedListener) Close() error { return errors.Join(l.Listener.Close(), l.lock.Close()) }

@@ -23,19 +23,18 @@ func TestWeightsUnderLoad(t *testing.T) {
 	b.deploy(v, "rr", 1, 1, 1)
 	l := b.load(v, 20)
 	schedulers := []string{"wrr", "lc", "wlc", "rr"}
-	// rs1 and rs2 take turns at being the one that is above 0 for certain.
+	edit := func(h *lab.Host, weight int) { b.do("ipvsadm -e %s -r %s -g -w %d", v.option(), v.on(h), weight) }
 	for i := range changes {
-		h := b.RealServers()[i%3]
+		steady := i / 30 % 2 // rs1 and rs2 take turns at staying above 0
+		if i%30 == 0 {
+			edit(b.RealServers()[0], 3)
+			edit(b.RealServers()[1], 3)
+		}
 		weight := i * 7 % 6
-		if i%3 == i/30%2 {
+		if i%3 == steady {
 			weight = 1 + weight%5
 		}
-		if i%30 == 0 { // the turn changes: both are above 0 for a moment
-			for _, h := range b.RealServers()[:2] {
-				b.do("ipvsadm -e %s -r %s -g -w 3", v.option(), v.on(h))
-			}
-		}
-		b.do("ipvsadm -e %s -r %s -g -w %d", v.option(), v.on(h), weight)
+		edit(b.RealServers()[i%3], weight)
 		if i%5 == 0 {
 			b.do("ipvsadm -E %s -s %s", v.option(), schedulers[i/5%len(schedulers)])
 		}

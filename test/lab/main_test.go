@@ -12,6 +12,7 @@ package lab_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -35,7 +36,8 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
+	flag.Parse() // else testing.Short would panic
+	if os.Geteuid() != 0 || testing.Short() {
 		return m.Run() // every test skips
 	}
 	dir, err := os.MkdirTemp("", "lvx-lab-test")

@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"lvx/internal/lab"
 	"lvx/internal/lvs"
@@ -39,10 +41,12 @@ func TestRealServerThatComesLater(t *testing.T) {
 		if n := b.numbers(v, "--stats --exact")[v.String()]; n[0] != 0 || n[1] != 0 {
 			t.Errorf("family %d: a dropped packet stands in the statistics: %d", family, n)
 		}
+		eventually(t, 2*patience, "the kernel gives up asking", func() bool { return b.neighbour(late.Addr()) == netlink.NUD_FAILED })
 		serve(t, b.Host("rs2"), v)
 		b.must("give rs2 the address", b.Host("rs2").Do(func() error { return addAddress("eth0", late) }))
 		begin := time.Now()
-		eventually(t, 4*time.Second, "the real server works", func() bool {
+		// The kernel by itself would ask every five seconds; lvx does every second.
+		eventually(t, 2500*time.Millisecond, "the real server works", func() bool {
 			k, err := callWithin(b, v, 200*time.Millisecond)
 			if err == nil {
 				k.Close()
@@ -54,6 +58,22 @@ func TestRealServerThatComesLater(t *testing.T) {
 			t.Errorf("family %d: still warned: %v", family, w)
 		}
 	}
+}
+
+// neighbour returns the state of the director's entry for an address, 0 if there
+// is none.
+func (b *bed) neighbour(address netip.Addr) (state int) {
+	b.t.Helper()
+	b.must("list neighbours", b.Host(lab.Director).Do(func() error {
+		list, err := netlink.NeighList(0, 0)
+		for _, n := range list {
+			if n.IP.Equal(address.AsSlice()) {
+				state = n.State
+			}
+		}
+		return err
+	}))
+	return state
 }
 
 func callWithin(b *bed, v virtual, limit time.Duration) (*talk, error) {
@@ -93,6 +113,67 @@ func addAddress(name string, p netip.Prefix) error {
 		a.Flags = noDAD
 	}
 	return netlink.AddrAdd(link, a)
+}
+
+// TestFirstConnectionWaits has a real server that takes its time to answer ARP:
+// ipvsadm -a returns when it has, so that the first SYN arrives.
+func TestFirstConnectionWaits(t *testing.T) {
+	const delay = 150 * time.Millisecond
+	b := newBed(t, lab.Options{})
+	v := tcp(4, 80)
+	b.deploy(v, "rr")
+	rip := netip.MustParseAddrPort("192.168.20.77:80")
+	b.answerLate(b.Host("rs2"), rip.Addr(), rsMAC(2), delay)
+	serve(t, b.Host("rs2"), v)
+	begin := time.Now()
+	_, said, err := try(t, b.Host(lab.Director), fmt.Sprintf("ipvsadm -a %s -r %s -g", v.option(), rip), "")
+	if took := time.Since(begin); err != nil || said != "" || took < delay {
+		t.Errorf("ipvsadm -a returns after %s, %v, and says %q", took, err, said)
+	}
+	b.must("the first words", b.call(v).say("at once"))
+	if n := repeatedSYNs(b.frames(), v); n != 0 {
+		t.Errorf("%d SYNs had to be repeated", n)
+	}
+}
+
+// answerLate answers ARP for an address that the host itself does not know.
+func (b *bed) answerLate(h *lab.Host, address netip.Addr, mac lab.MAC, delay time.Duration) {
+	b.t.Helper()
+	var socket *os.File
+	b.must("open a packet socket", h.Do(func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		socket = os.NewFile(uintptr(fd), "arp")
+		arp := uint16(unix.ETH_P_ARP>>8 | unix.ETH_P_ARP&0xff<<8) // in network order
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: arp, Ifindex: eth0.Index})
+	}))
+	b.t.Cleanup(func() { socket.Close() })
+	go func() {
+		frame := make([]byte, 1500)
+		for {
+			n, err := socket.Read(frame)
+			if err != nil {
+				return
+			}
+			if n >= 42 && frame[21] == 1 && netip.AddrFrom4([4]byte(frame[38:42])) == address {
+				<-time.After(delay)
+				_, _ = socket.Write(arpReply(frame, mac)) // lost, the asker asks again
+			}
+		}
+	}()
+}
+
+// arpReply answers a request for an IPv4 address with a MAC address.
+func arpReply(request []byte, mac lab.MAC) []byte {
+	asker, askerIP, asked := request[22:28], request[28:32], request[38:42]
+	reply := slices.Concat(asker, mac[:], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 2})
+	return slices.Concat(reply, mac[:], asked, asker, askerIP)
 }
 
 // TestRealServerOffLink adds a real server behind a router, where dr cannot reach

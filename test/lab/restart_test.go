@@ -3,7 +3,10 @@
 package lab_test
 
 import (
+	"context"
+	"fmt"
 	"maps"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -97,6 +100,52 @@ func (l ledger) follows(t *testing.T, before ledger) {
 	}
 	if maps.Equal(l.counters, before.counters) {
 		t.Error("nothing was counted meanwhile")
+	}
+}
+
+// TestKilledInTheMiddleOfChanges kills the daemon wherever a stream of changes
+// has brought it. The next one takes over a table that makes sense.
+func TestKilledInTheMiddleOfChanges(t *testing.T) {
+	const kills = 12
+	b := newBed(t, lab.Options{})
+	v, other := tcp(4, 80), tcp(4, 81)
+	b.deploy(v, "wrr", 1, 2)
+	l := b.load(v, 10)
+	for i := range kills {
+		ctx, cancel := context.WithCancel(t.Context())
+		var changing sync.WaitGroup
+		changing.Go(func() { b.change(ctx, v, other) })
+		<-time.After(time.Duration(30+7*i) * time.Millisecond) // no moment is better than another
+		b.stop(b.daemon, syscall.SIGKILL)
+		cancel()
+		changing.Wait()
+		b.start(b.Host(lab.Director), "--interface", "eth0")
+		for _, h := range b.RealServers() {
+			b.counts(v, h) // fails if it is not listed
+		}
+	}
+	b.check(l)
+	checkFaithful(t, b.frames(), v)
+	b.do("ipvsadm -C")
+	if list := b.do("ipvsadm -S -n"); list != "" {
+		t.Errorf("ipvsadm -C leaves:\n%s", list)
+	}
+}
+
+// change edits one service, and adds and deletes another, until ctx ends. Nobody
+// minds what fails while the daemon is gone.
+func (b *bed) change(ctx context.Context, v, other virtual) {
+	rs := b.Host("rs1")
+	for n := 0; ctx.Err() == nil; n++ {
+		for _, line := range []string{
+			fmt.Sprintf("ipvsadm -A %s -s wlc", other.option()),
+			fmt.Sprintf("ipvsadm -a %s -r %s -g", other.option(), other.on(rs)),
+			fmt.Sprintf("ipvsadm -E %s -s %s", v.option(), []string{"rr", "wrr", "lc", "wlc"}[n%4]),
+			fmt.Sprintf("ipvsadm -e %s -r %s -g -w %d", v.option(), v.on(rs), 1+n%9),
+			fmt.Sprintf("ipvsadm -D %s", other.option()),
+		} {
+			_, _, _ = try(b.t, b.Host(lab.Director), line, "")
+		}
 	}
 }
 
