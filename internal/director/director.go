@@ -139,7 +139,7 @@ func (d *Director) apply(changes []lvs.Change) error {
 		return err
 	}
 	for _, c := range changes {
-		d.Log.Info("changed", "operation", c.Operation, "service", c.Service, "real_server", c.RealServer.Address)
+		d.Log.Info("changed", "change", c)
 	}
 	return nil
 }

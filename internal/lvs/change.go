@@ -2,10 +2,7 @@
 
 package lvs
 
-import (
-	"errors"
-	"net/netip"
-)
+import "errors"
 
 // Errors that a change is refused with. They keep their identity across the
 // daemon's socket (see package api), so that each program can word them.
@@ -49,5 +46,14 @@ type Change struct {
 	Timeouts Timeouts `json:"timeouts,omitzero"`
 }
 
-// ServerAddress returns the address of the real server that the change names.
-func (c Change) ServerAddress() netip.AddrPort { return c.RealServer.Address }
+// String returns for instance "add-server tcp 192.0.2.1:80 10.0.0.5:80".
+func (c Change) String() string {
+	words := string(c.Operation)
+	if c.Service != (ServiceKey{}) {
+		words += " " + c.Service.String()
+	}
+	if c.RealServer.Address.IsValid() {
+		words += " " + c.RealServer.Address.String()
+	}
+	return words
+}
