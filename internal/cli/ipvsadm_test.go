@@ -117,7 +117,7 @@ func (m *memory) apply(c lvs.Change) error {
 }
 
 func (m *memory) applyTo(s *lvs.ServiceStatus, c lvs.Change) error {
-	i := slices.IndexFunc(s.RealServers, func(r lvs.RealServerStatus) bool { return r.Address == c.ServerAddress() })
+	i := slices.IndexFunc(s.RealServers, func(r lvs.RealServerStatus) bool { return r.Address == c.RealServer.Address })
 	switch {
 	case c.Operation == lvs.AddServer && i >= 0:
 		return lvs.ErrServerExists
