@@ -61,6 +61,7 @@ test-kernel: ## the packet tests on Debian's 6.1 kernel, in an emulated machine
 	$(SUDO) env "PATH=$$PATH" test/kernel/run.sh
 
 demo: build ## real requests through a real director, on this machine, in namespaces
+	@$(MAKE) --no-print-directory deps PACKAGES='ca-certificates curl'
 	$(SUDO) bin/lvx lab demo --method dr --family 4
 	$(SUDO) bin/lvx lab demo --method dr --family 6
 
