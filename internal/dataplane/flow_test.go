@@ -582,3 +582,63 @@ func TestSchedulersFollowOracle(t *testing.T) {
 		})
 	}
 }
+
+// A service that nobody serves drops what would open a connection, says so, and
+// makes none; connections that it has go on.
+func TestNoRealServer(t *testing.T) {
+	for _, scheduler := range lvs.Schedulers() {
+		for name, servers := range map[string][]lvs.RealServer{"none": nil, "weight 0": {server("10.0.0.1:80", 0), server("10.0.0.2:80", 0)}} {
+			t.Run(string(scheduler)+", "+name, func(t *testing.T) {
+				r := newRig(t)
+				r.service("tcp 198.51.100.1:80", scheduler, servers...)
+				if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpDrop || r.reasons()["NO_REAL_SERVER"] != 1 {
+					t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
+				}
+				if n := len(r.connections()); n != 0 {
+					t.Errorf("%d connections", n)
+				}
+			})
+		}
+	}
+}
+
+// Between the sweep's swap and its delete a connection's word is 0: nobody brings
+// it back to life, and nothing is counted.
+func TestContended(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.send(frame{}.bytes(t))
+	var k bpfConnKey
+	var word uint64
+	all := r.objects.Connections.Iterate()
+	if !all.Next(&k, &word) {
+		t.Fatal("no connection")
+	}
+	if err := r.objects.Connections.Put(k, uint64(0)); err != nil {
+		t.Fatal(err)
+	}
+	if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpDrop || r.reasons()["CONTENDED"] != 1 {
+		t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
+	}
+	if got := r.counts(key, "10.0.0.1:80"); got != (lvs.Counts{Active: 1}) {
+		t.Errorf("counts %+v: the loser took or left something", got)
+	}
+	r.sweep()
+	if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpTX {
+		t.Errorf("after the sweep: verdict %d", verdict)
+	}
+}
+
+// Maps that contradict each other are an error of ours, and harm nobody.
+func TestInternal(t *testing.T) {
+	r := newRig(t)
+	r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.arrays.services.items[0].Pool = 1 << 30
+	in := frame{}.bytes(t)
+	verdict, out := r.send(in)
+	if verdict != xdpDrop || r.reasons()["INTERNAL"] != 1 {
+		t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
+	}
+	r.wantBytes(out, in)
+	r.arrays.services.items[0].Pool = 0
+}

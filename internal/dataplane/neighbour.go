@@ -90,8 +90,11 @@ func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 			return path{state: bpfHopStateHOP_NO_ROUTE}, nil
 		}
 	}
-	if err != nil || len(routes) == 0 {
+	if err != nil {
 		return path{}, fmt.Errorf("ask for the route: %w", err)
+	}
+	if len(routes) == 0 {
+		return path{state: bpfHopStateHOP_NO_ROUTE}, nil
 	}
 	route := routes[0]
 	switch {
@@ -192,8 +195,11 @@ func getNeighbour(link int, addr netip.Addr) (*netlink.Neigh, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil //nolint:nilnil // none is an answer
 	}
-	if err != nil || len(answers) == 0 {
+	if err != nil {
 		return nil, fmt.Errorf("ask for neighbour %s: %w", addr, err)
+	}
+	if len(answers) == 0 {
+		return nil, nil //nolint:nilnil // as above
 	}
 	n, err := netlink.NeighDeserialize(answers[0])
 	if err != nil {

@@ -189,7 +189,8 @@ func TestInterfacesComeAndGo(t *testing.T) {
 		var entry bpfInterface
 		return p.objects.Interfaces.Lookup(uint32(v1.Attrs().Index), &entry) == nil && slices.Equal(entry.Mac[:], mac)
 	})
-	if err := netlink.LinkSetName(v1, "uplink"); err != nil {
+	// Older kernels rename only what is down.
+	if err := errors.Join(netlink.LinkSetDown(v1), netlink.LinkSetName(v1, "uplink"), netlink.LinkSetUp(v1)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "learning a name", func() bool { return slices.Contains(interfaceNames(t, p), "uplink") })

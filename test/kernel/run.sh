@@ -12,16 +12,18 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
 
 # The kernel is unpacked, never installed.
-if [ ! -e "$cache/vmlinuz" ]; then
+if [ ! -e "$cache/vmlinuz" ] || [ ! -e "$cache/veth.ko" ]; then
 	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
 	[ -n "$package" ] || { echo "no linux-image-cloud-amd64 in the package lists: run apt-get update" >&2; exit 1; }
 	(cd "$work" && apt-get download -qq "$package" && dpkg -x "$package"_*.deb unpacked)
+	cp "$work"/unpacked/lib/modules/*/kernel/drivers/net/veth.ko "$cache/veth.ko"
 	cp "$work"/unpacked/boot/vmlinuz-* "$cache/vmlinuz.new"
 	mv "$cache/vmlinuz.new" "$cache/vmlinuz"
 fi
 
 root=$work/root
 mkdir -p "$root"
+cp "$cache/veth.ko" "$root/"
 CGO_ENABLED=0 go build -trimpath -o "$root/init" ./test/kernel/guest
 CGO_ENABLED=0 go test -c -trimpath -o "$root/test" ./internal/dataplane
 echo "${@:--test.skip=Reason -rapid.checks=20} -test.timeout=8m" >"$root/args"

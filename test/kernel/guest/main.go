@@ -35,6 +35,10 @@ func run() int {
 	}
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	fmt.Printf("guest: kernel %s\n", strings.TrimSpace(string(release)))
+	if err := loadModule("/veth.ko"); err != nil {
+		fmt.Println("guest:", err)
+		return 1
+	}
 	args, _ := os.ReadFile("/args")
 	test := exec.Command("/test", strings.Fields(string(args))...)
 	test.Stdout, test.Stderr = os.Stdout, os.Stdout
@@ -43,4 +47,17 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// loadModule loads what the tests make interfaces with.
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
+		return fmt.Errorf("load %s: %w", path, err)
+	}
+	return nil
 }
