@@ -113,7 +113,7 @@ func TestReadmeRecipe(t *testing.T) {
 	director := l.Host("director")
 	run := func(h *lab.Host, line string) string {
 		t.Helper()
-		out, err := h.Run(ctx, "sh", "-c", line)
+		out, err := h.Run(ctx, "sh", "-c", "cd "+dir+" && "+line)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}

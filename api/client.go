@@ -9,14 +9,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 
 	"lvx/internal/lvs"
 )
 
-// ErrNoDaemon is returned by every call when nothing listens on the socket.
-var ErrNoDaemon = errors.New("no lvx director is running")
+// ErrNoDaemon is returned by every call when nothing listens on the socket, and
+// ErrDenied when the caller may not open it.
+var (
+	ErrNoDaemon = errors.New("no lvx director is running")
+	ErrDenied   = errors.New("permission denied")
+)
 
 // Client talks to a daemon over its unix socket. It is safe for concurrent use.
 type Client struct {
@@ -109,6 +114,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 	}
 	answer, err := c.http.Do(request)
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("open socket %s: %w", c.socket, ErrDenied)
+		}
 		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
 			return nil, fmt.Errorf("%w (socket %s: %w)", ErrNoDaemon, c.socket, op.Err)
 		}

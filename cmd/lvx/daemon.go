@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -48,7 +51,10 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
   lvx director --interface eth0 --interface eth1
   lvx director --instance lab --unload-on-exit`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := o.check(command); err != nil {
+				return err
+			}
 			o.socket = env.SocketPath()
 			o.instance = env.Instance()
 			o.plane.Mode = dataplane.Mode(o.mode)
@@ -59,10 +65,29 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 	flags := command.Flags()
 	flags.StringSliceVar(&o.plane.Interfaces, "interface", nil, "interface to attach to; may be given several times (default: all Ethernet interfaces that are up)")
 	flags.StringVar(&o.mode, "xdp", "auto", "XDP mode: auto (native where the driver can), native or generic")
-	flags.Uint32Var(&o.plane.Connections, "connections", 1_000_000, "capacity of the connection table, about 115 bytes each")
+	flags.Uint32Var(&o.plane.Connections, "connections", dataplane.DefaultConnections, "capacity of the connection table, about 115 bytes each")
 	flags.BoolVar(&o.unloadOnExit, "unload-on-exit", false, "end forwarding and remove every pin when the daemon stops")
 	command.AddCommand(unloadCommand(env))
 	return command
+}
+
+// check refuses flags that say nothing, before anything is touched.
+func (o *daemonOptions) check(command *cobra.Command) error {
+	usage := func(format string, a ...any) error {
+		return &cli.ExitError{Code: cli.ExitUsage, Message: fmt.Sprintf(format, a...) + "; see: lvx director --help"}
+	}
+	if !command.Flags().Changed("connections") {
+		o.plane.Connections = 0 // as many as there are, or the default
+	} else if o.plane.Connections == 0 || o.plane.Connections > dataplane.MaxConnections {
+		return usage("--connections %d is not between 1 and %d", o.plane.Connections, dataplane.MaxConnections)
+	}
+	if modes := []string{"auto", "native", "generic"}; !slices.Contains(modes, o.mode) {
+		return usage("--xdp %q is not one of %s", o.mode, strings.Join(modes, ", "))
+	}
+	if slices.Contains(o.plane.Interfaces, "") {
+		return usage("--interface names no interface")
+	}
+	return nil
 }
 
 func unloadCommand(env *cli.Env) *cobra.Command {
@@ -75,13 +100,15 @@ Connections are forgotten. Stop the daemon first.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			instance, err := dataplane.Acquire(dataplane.DefaultBPFFS, env.Instance())
-			if errors.Is(err, dataplane.ErrRunning) {
-				return fmt.Errorf("%w: stop its daemon first, then unload", err)
-			} else if err != nil {
+			if err != nil {
 				return err
 			}
 			defer instance.Release()
-			return instance.Unload()
+			if !instance.Loaded() {
+				fmt.Fprintf(env.Out, "instance %s: nothing was loaded\n", env.Instance())
+			}
+			// A daemon that was killed leaves its socket.
+			return errors.Join(instance.Unload(), server.RemoveStale(env.SocketPath()))
 		},
 	}
 }
@@ -127,9 +154,26 @@ func serve(o daemonOptions) (err error) {
 
 	o.log.Info("ready", "version", cli.Version(), "socket", o.socket)
 	keeping.Go(func() { watchdog(ctx) })
+	keeping.Go(func() { ignoreHangup(ctx, o.log) })
 	notify(daemon.SdNotifyReady)
 	defer notify(daemon.SdNotifyStopping)
 	return answers.Serve(ctx, listener)
+}
+
+// ignoreHangup keeps a closed terminal from ending the daemon. SIGHUP will apply
+// the file, once there is one.
+func ignoreHangup(ctx context.Context, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			log.Info("SIGHUP ignored: this version has no file to apply")
+		}
+	}
 }
 
 // notify tells systemd, if it started us.

@@ -79,6 +79,14 @@ func (e *Env) Instance() string {
 	return e.instance
 }
 
+// startCommand starts the daemon meant.
+func (e *Env) startCommand() string {
+	if e.instance == "" {
+		return "lvx director"
+	}
+	return "lvx director --instance " + e.instance
+}
+
 // client returns a client for the daemon meant.
 func (e *Env) client() *api.Client { return api.NewClient(e.SocketPath()) }
 
@@ -98,7 +106,10 @@ func Run(env *Env, args []string, extra ...*cobra.Command) int {
 		return exit.Code
 	}
 	if errors.Is(err, api.ErrNoDaemon) {
-		err = fmt.Errorf("%w; start one with: lvx director", err)
+		err = fmt.Errorf("%w; start one with: %s", err, env.startCommand())
+	}
+	if errors.Is(err, api.ErrDenied) {
+		err = fmt.Errorf("%w; run it as root, or join the group lvx", err)
 	}
 	fmt.Fprintf(env.Err, "lvx: %s\n", err)
 	return ExitFailed

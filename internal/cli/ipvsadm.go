@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -75,6 +74,10 @@ func RunIPVSAdmRestore(env *Env, _ []string) int {
 	}
 	a := newIPVSAdm(env)
 	defer a.client.Close()
+	if a.unbuilt(rules.Bytes()) {
+		fmt.Fprintln(env.Err, "lvx: nothing was changed")
+		return ipvsadm.ExitRunTime
+	}
 	clearAll := &ipvsadm.Command{Action: ipvsadm.Change, Change: lvs.Change{Operation: lvs.Clear}}
 	if code := a.do(clearAll, 0); code != ExitDone {
 		return code
@@ -93,14 +96,44 @@ func newIPVSAdm(env *Env) *ipvsAdm {
 	return &ipvsAdm{env: env, client: env.client(), names: newNames().functions()}
 }
 
+// unbuilt tells of every rule that this version has not, and whether there is one:
+// who restores a table has to know before the old one is gone.
+func (a *ipvsAdm) unbuilt(rules []byte) (found bool) {
+	for script := ipvsadm.NewScript(bytes.NewReader(rules), a.names); ; {
+		_, err := script.Next()
+		line := (*ipvsadm.Error)(nil)
+		if err != nil && !errors.As(err, &line) {
+			return found // the end, or what cannot be read: the restore will tell
+		}
+		if line != nil && line.Unbuilt {
+			a.failLine(script.Line(), line)
+			found = true
+		}
+	}
+}
+
+// failLine tells of a rule that this version has not, with its place.
+func (a *ipvsAdm) failLine(number int, e *ipvsadm.Error) int {
+	fmt.Fprintf(a.env.Err, "lvx: line %d: %s\n", number, strings.TrimPrefix(e.Message, "lvx: "))
+	return e.Exit
+}
+
 // restore makes the rules that it reads, each by itself as ipvsadm does: what
-// the daemon refuses is told and passed over. It returns the last one's code.
+// the daemon refuses is told and passed over. It returns the last one's code, or
+// that of a rule which this version has not: that is never passed over in silence.
 func (a *ipvsAdm) restore(rules io.Reader) int {
-	added, code := false, ExitDone
+	if _, err := a.client.Services(context.Background()); err != nil {
+		return a.fail("", err) // there is no daemon, as the real one has no kernel
+	}
+	added, code, unbuilt := false, ExitDone, ExitDone
 	for script := ipvsadm.NewScript(rules, a.names); ; {
 		command, err := script.Next()
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if line := (*ipvsadm.Error)(nil); errors.As(err, &line) && line.Unbuilt {
+			unbuilt = a.failLine(script.Line(), line)
+			continue
 		}
 		operation := lvs.Operation("")
 		if err == nil {
@@ -118,7 +151,7 @@ func (a *ipvsAdm) restore(rules io.Reader) int {
 			return a.fail("", err)
 		}
 	}
-	return code
+	return max(code, unbuilt)
 }
 
 // ends tells whether a restore cannot go on after err.
@@ -217,7 +250,7 @@ func explain(operation lvs.Operation, err error) (message string, code int) {
 	switch {
 	case errors.As(err, &line):
 		return line.Message, line.Exit
-	case errors.Is(err, api.ErrNoDaemon) && errors.Is(err, os.ErrPermission):
+	case errors.Is(err, api.ErrDenied):
 		return unreachable + ipvsadm.PermissionDenied, ipvsadm.ExitUsage
 	case errors.Is(err, api.ErrNoDaemon):
 		return unreachable + api.ErrNoDaemon.Error() + "\nStart one with: lvx director", ipvsadm.ExitUsage

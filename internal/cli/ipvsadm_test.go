@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -182,7 +181,11 @@ func TestIPVSAdmSaveAndRestore(t *testing.T) {
 	want(t, ipvsadmAs(RunIPVSAdm, socket, "-L -t 192.0.2.77:1 -n\n-C\n", "-R"), result{code: 1, err: "No such service\n"})
 	want(t, ipvsadmAs(RunIPVSAdm, socket, "-C -p\n-C\n", "-R"), result{code: 2, err: "Illegal 'persistent' option with the 'flush' command\n"})
 	want(t, ipvsadmAs(RunIPVSAdm, socket, "-v\n-C\n", "-R"), result{out: "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n"})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "-A -t 192.0.2.3:80 -p\n-Sn\n", "-R"), result{out: rules, err: "lvx: persistence (-p) is not in this version\n"})
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "-A -t 192.0.2.3:80 -p\n-Sn\n", "-R"), result{code: 255, out: rules, err: "lvx: line 1: persistence (-p) is not in this version\n"})
+	// What would lose services is refused before the old table is gone.
+	want(t, ipvsadmAs(RunIPVSAdmRestore, socket, rules+"-A -t 192.0.2.3:80 -s sh\n-A -t 192.0.2.4:80 -p\n"), result{code: 255,
+		err: "lvx: line 6: the scheduler sh is not in this version\nlvx: line 7: persistence (-p) is not in this version\nlvx: nothing was changed\n"})
+	want(t, ipvsadmAs(RunIPVSAdmSave, socket, "", "-n"), result{out: rules})
 	want(t, ipvsadmAs(RunIPVSAdmSave, socket, "", "-x"), result{code: 1, err: "ipvsadm-save: Script to save the IPVS table to stdout.\n   With the -n option, prints out the table in numeric format.\n"})
 }
 
@@ -217,6 +220,12 @@ func TestIPVSAdmTellsWarningsOnce(t *testing.T) {
 		result{err: "lvx: warning: real server 198.51.100.5:80: it does not answer ARP; ping it\n"})
 }
 
+// A restore of nothing needs a daemon as well, as the real one needs a kernel.
+func TestIPVSAdmRestoreWithoutDaemon(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "none")
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-R"), result{code: 2, err: "Can't initialize ipvs: no lvx director is running\nStart one with: lvx director\n"})
+}
+
 func TestIPVSAdmWithoutDaemon(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none")
 	absent := result{code: 2, err: "Can't initialize ipvs: no lvx director is running\nStart one with: lvx director\n"}
@@ -226,7 +235,7 @@ func TestIPVSAdmWithoutDaemon(t *testing.T) {
 	want(t, ipvsadmAs(RunIPVSAdm, socket, rules, "-R"), absent)
 	want(t, ipvsadmAs(RunIPVSAdmRestore, socket, rules), absent)
 	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-A"), result{code: 2, err: "You need to supply the 'service-address' option for the 'add-service' command\n"})
-	message, code := explain("", fmt.Errorf("%w: %w", api.ErrNoDaemon, fs.ErrPermission))
+	message, code := explain("", fmt.Errorf("open: %w", api.ErrDenied))
 	want(t, result{code, "", message}, result{code: 2, err: "Can't initialize ipvs: Permission denied (you must be root)"})
 }
 

@@ -4,6 +4,7 @@ package dataplane
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -74,7 +75,7 @@ func (p *Plane) Status() (s lvs.Status, err error) {
 	}
 	s.Instance = p.instance.name
 	s.Interfaces = p.ports.interfaces()
-	s.Warnings = p.hops.warnings()
+	s.Warnings = slices.Concat(p.ports.warnings(), p.hops.warnings(), p.notes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.Connections.Capacity = uint64(p.objects.Connections.MaxEntries())

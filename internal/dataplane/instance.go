@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -46,6 +48,9 @@ func Acquire(bpffs, name string) (*Instance, error) {
 	if !instancePattern.MatchString(name) {
 		return nil, fmt.Errorf("instance name %q: use up to 32 letters, digits, - and _", name)
 	}
+	if err := checkPrivileges(); err != nil {
+		return nil, err
+	}
 	i := &Instance{bpffs: bpffs, name: name}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(bpffs, &fs); err != nil || fs.Type != unix.BPF_FS_MAGIC {
@@ -56,17 +61,38 @@ func Acquire(bpffs, name string) (*Instance, error) {
 			return nil, err
 		}
 	}
-	versions, err := filepath.Glob(filepath.Join(i.root(), "v*"))
-	i.fresh = len(versions) == 0
-	return i, err
+	i.fresh = !i.Loaded()
+	return i, nil
+}
+
+// checkPrivileges names what the process lacks, before half of the work is done.
+func checkPrivileges() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read the capabilities: %w", err)
+	}
+	has := func(c uint) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
+	var lacking []string
+	if !has(unix.CAP_NET_ADMIN) {
+		lacking = append(lacking, "CAP_NET_ADMIN")
+	}
+	for c, name := range map[uint]string{unix.CAP_BPF: "CAP_BPF", unix.CAP_PERFMON: "CAP_PERFMON"} {
+		if !has(c) && !has(unix.CAP_SYS_ADMIN) {
+			lacking = append(lacking, name)
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	slices.Sort(lacking)
+	return fmt.Errorf("the director lacks %s: run it as root", strings.Join(lacking, " and "))
 }
 
 // tryLock locks the instance's directory. If it was removed meanwhile there is no
 // lock, and no error: the next try makes it anew.
 func (i *Instance) tryLock() error {
-	if err := os.MkdirAll(i.root(), 0o700); errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w; it takes root", err)
-	} else if err != nil {
+	if err := os.MkdirAll(i.root(), 0o700); err != nil {
 		return fmt.Errorf("make the directory of pins: %w", err)
 	}
 	lock, err := os.Open(i.root())
@@ -76,7 +102,7 @@ func (i *Instance) tryLock() error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("instance %s is %w", i.name, ErrRunning)
+			return fmt.Errorf("instance %s is %w: stop its daemon first, or name another with --instance", i.name, ErrRunning)
 		}
 		return fmt.Errorf("lock the directory of pins: %w", err)
 	}
@@ -87,6 +113,12 @@ func (i *Instance) tryLock() error {
 	}
 	i.lock = lock
 	return nil
+}
+
+// Loaded tells whether anything is pinned.
+func (i *Instance) Loaded() bool {
+	versions, err := filepath.Glob(filepath.Join(i.root(), "v*"))
+	return err != nil || len(versions) > 0
 }
 
 // Release gives the right back. What is pinned goes on forwarding; where nothing

@@ -20,6 +20,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"lvx/internal/lvs"
 	"lvx/internal/sched"
 )
 
@@ -52,17 +53,29 @@ type Options struct {
 	// Log receives state changes. Default: none.
 	Log *slog.Logger
 
-	detached bool // for tests: no interface, no next hops
+	asked    uint32 // connections, before the default was put in
+	detached bool   // for tests: no interface, no next hops
 }
 
+// DefaultConnections and MaxConnections bound the connection table: 115 MB and
+// 7.7 GB.
+const (
+	DefaultConnections = 1_000_000
+	MaxConnections     = 1 << 26
+)
+
 func (o *Options) setDefaults() error {
+	o.asked = o.Connections
 	set(&o.Mode, Auto)
-	set(&o.Connections, 1_000_000)
+	set(&o.Connections, DefaultConnections)
 	set(&o.Services, 4096)
 	set(&o.RealServers, 16384)
 	set(&o.Log, slog.New(slog.DiscardHandler))
 	if o.Mode != Auto && o.Mode != Native && o.Mode != Generic {
 		return fmt.Errorf("xdp mode %q is not one of auto, native, generic", o.Mode)
+	}
+	if o.Connections > MaxConnections {
+		return fmt.Errorf("%d connections: at most %d are possible", o.Connections, MaxConnections)
 	}
 	if o.RealServers > uint32(bpfConnWordCONN_SERVER_MASK)+1 {
 		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnWordCONN_SERVER_MASK+1)
@@ -81,6 +94,7 @@ type Plane struct {
 	instance *Instance
 	options  Options
 	log      *slog.Logger
+	notes    []lvs.Warning // what the operator should know of how it was opened
 	objects  bpfObjects
 	arrays   arrays
 	hops     *hopTable
@@ -179,6 +193,13 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 		}
 		if size > 0 {
 			m.MaxEntries = size
+		}
+		if name == "connections" && o.asked > 0 && o.asked != m.MaxEntries {
+			p.notes = append(p.notes, lvs.Warning{
+				Object: "connection table",
+				Text:   fmt.Sprintf("%d connections were asked for, but the table that is pinned holds %d and is kept, with the connections in it", o.asked, size),
+				Fix:    "stop the daemon, take the data plane away with lvx director unload (its connections are lost), and start again",
+			})
 		}
 	}
 	return nil

@@ -240,6 +240,9 @@ func explainAttach(name string, err error) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("interface %s: another XDP program is attached to it; see: ip link show dev %s", name, name)
 	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("interface %s: its driver has no native XDP; use --xdp auto or --xdp generic", name)
+	}
 	return fmt.Errorf("interface %s: attach: %w", name, err)
 }
 
@@ -301,6 +304,23 @@ func (t *portTable) interfaces() []lvs.Interface {
 		i := t.ports[index].Interface
 		i.LostAfterVerdict = lostAfterVerdict(i.Name)
 		list = append(list, i)
+	}
+	return list
+}
+
+// warnings names interfaces that are asked for and not there.
+func (t *portTable) warnings() (list []lvs.Warning) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	warn := func(object, text, fix string) { list = append(list, lvs.Warning{Object: object, Text: text, Fix: fix}) }
+	for _, name := range t.plane.options.Interfaces {
+		attached := func(a *attached) bool { return a.Name == name }
+		if !slices.ContainsFunc(slices.Collect(maps.Values(t.ports)), attached) {
+			warn("interface "+name, "it is gone, or the data plane could not be attached to it: its packets do not reach the data plane", "see: ip link show dev "+name)
+		}
+	}
+	if len(t.ports) == 0 && len(list) == 0 {
+		warn("interfaces", "the data plane is attached to none: no packet reaches it", "bring an Ethernet interface up: ip link set eth0 up")
 	}
 	return list
 }
@@ -393,8 +413,10 @@ func (t *portTable) remove(index int) {
 		return
 	}
 	delete(t.ports, index)
-	err = errors.Join(err, a.link.Unpin(), a.link.Close())
-	t.plane.log.Warn("interface gone", "interface", a.Name, "err", err)
+	t.plane.log.Warn("interface gone", "interface", a.Name)
+	if err = errors.Join(err, a.link.Unpin(), a.link.Close()); err != nil {
+		t.plane.log.Warn("let an interface go", "interface", a.Name, "err", err)
+	}
 }
 
 func (t *portTable) close() {

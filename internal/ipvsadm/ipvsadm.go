@@ -51,6 +51,8 @@ type Error struct {
 	// EndsRestore tells that such a line ends a restore, where others are
 	// reported and passed over.
 	EndsRestore bool
+	// Unbuilt tells that ipvsadm has it and this version of lvx has not.
+	Unbuilt bool
 }
 
 // Error returns the message.

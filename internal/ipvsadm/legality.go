@@ -141,7 +141,7 @@ func (l *line) unsupported() error {
 		{l.command == startDaemon, "connection synchronisation (--start-daemon)"},
 	} {
 		if feature.asked {
-			return &Error{Message: "lvx: " + feature.name + " is not in this version", Exit: ExitRunTime}
+			return &Error{Message: "lvx: " + feature.name + " is not in this version", Exit: ExitRunTime, Unbuilt: true}
 		}
 	}
 	if l.command == stopDaemon {

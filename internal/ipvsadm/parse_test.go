@@ -53,7 +53,7 @@ func TestNotInThisVersion(t *testing.T) {
 		"--start-daemon master":                                       "connection synchronisation (--start-daemon)",
 	} {
 		_, err := Parse(strings.Fields(args), Names{})
-		want := Error{Message: "lvx: " + what + " is not in this version", Exit: 255}
+		want := Error{Message: "lvx: " + what + " is not in this version", Exit: 255, Unbuilt: true}
 		if got := (*Error)(nil); !errors.As(err, &got) || *got != want {
 			t.Errorf("%s: got %v, want %q", args, err, want.Message)
 		}

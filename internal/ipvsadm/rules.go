@@ -54,7 +54,11 @@ const maxRule = 1 << 20
 type Script struct {
 	lines *bufio.Scanner
 	names Names
+	line  int
 }
+
+// Line returns the number of the line that Next read last, from 1.
+func (s *Script) Line() int { return s.line }
 
 // NewScript returns a script that reads from in.
 func NewScript(in io.Reader, names Names) *Script {
@@ -67,6 +71,7 @@ func NewScript(in io.Reader, names Names) *Script {
 // whether the script ends there. Any other error is of reading and ends it.
 func (s *Script) Next() (*Command, error) {
 	for s.lines.Scan() {
+		s.line++
 		if args := split(s.lines.Text()); len(args) > 0 {
 			return parse(args, s.names, true)
 		}

@@ -57,6 +57,8 @@ func TestValidate(t *testing.T) {
 		"no address":       {func(s *Service) { s.Address = netip.AddrPort{} }, ErrInvalid, "unicast"},
 		"multicast":        {func(s *Service) { s.Address = netip.MustParseAddrPort("224.0.0.1:80") }, ErrInvalid, "unicast"},
 		"any address":      {func(s *Service) { s.Address = netip.MustParseAddrPort("0.0.0.0:80") }, ErrInvalid, "unicast"},
+		"broadcast":        {func(s *Service) { s.Address = netip.MustParseAddrPort("255.255.255.255:80") }, ErrInvalid, "unicast"},
+		"loopback":         {func(s *Service) { s.Address = netip.MustParseAddrPort("127.0.0.1:80") }, ErrInvalid, "loopback"},
 		"mapped":           {func(s *Service) { s.Address = netip.MustParseAddrPort("[::ffff:192.0.2.1]:80") }, ErrInvalid, "plain"},
 		"a zone":           {func(s *Service) { s.Address = netip.MustParseAddrPort("[fe80::1%eth0]:80") }, ErrInvalid, "plain"},
 		"no scheduler":     {func(s *Service) { s.Scheduler = "x" }, ErrNoScheduler, `"x"`},

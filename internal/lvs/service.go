@@ -92,8 +92,8 @@ func (s *Service) Validate() error {
 	switch {
 	case s.Protocol != TCP && s.Protocol != UDP:
 		return fmt.Errorf("service %s: protocol %s: %w", s.ServiceKey, s.Protocol, ErrUnsupported)
-	case !s.Address.Addr().IsValid() || s.Address.Addr().IsUnspecified() || s.Address.Addr().IsMulticast():
-		return fmt.Errorf("service %s: the VIP has to be a unicast address: %w", s.ServiceKey, ErrInvalid)
+	case !unicast(s.Address.Addr()):
+		return fmt.Errorf("service %s: the VIP has to be a unicast address that is not loopback: %w", s.ServiceKey, ErrInvalid)
 	case s.Address.Addr().Is4In6() || s.Address.Addr().Zone() != "":
 		return fmt.Errorf("service %s: write the VIP as plain IPv4 or IPv6: %w", s.ServiceKey, ErrInvalid)
 	case s.Address.Port() == 0:
@@ -116,10 +116,16 @@ func (s *Service) Validate() error {
 	return nil
 }
 
+// unicast tells whether hosts can have the address on a network.
+func unicast(a netip.Addr) bool {
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != broadcast
+}
+
 func (s *Service) validateRealServer(r RealServer) error {
 	a := r.Address.Addr()
 	switch {
-	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() || a.Zone() != "":
+	case !unicast(a) || a.Is4In6() || a.Zone() != "":
 		return fmt.Errorf("the address has to be a plain unicast address: %w", ErrInvalid)
 	case r.Method != DR:
 		return fmt.Errorf("method %s: %w", r.Method, ErrUnsupported)

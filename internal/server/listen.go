@@ -37,7 +37,7 @@ func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
-	if err := removeStale(path); err != nil {
+	if err := RemoveStale(path); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("unix", path)
@@ -56,8 +56,9 @@ func running(path string) error {
 	return fmt.Errorf("instance %s is %w (socket %s)", instance, ErrRunning, path)
 }
 
-// removeStale removes a socket on which nobody listens.
-func removeStale(path string) error {
+// RemoveStale removes a socket on which nobody listens. It is no error if there is
+// none, and ErrRunning if somebody does.
+func RemoveStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
