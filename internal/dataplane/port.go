@@ -141,8 +141,7 @@ func (t *portTable) wanted(l netlink.Link) bool {
 }
 
 // attach puts the program on an interface, in the best mode there is. A program
-// of ours that is there already is replaced without a gap. What is changed at the
-// interface is noted first, so that it can be undone whenever the daemon dies.
+// of ours that is there already is replaced without a gap.
 func (t *portTable) attach(l netlink.Link) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,29 +150,36 @@ func (t *portTable) attach(l netlink.Link) error {
 		return nil
 	}
 	a := &attached{Interface: lvs.Interface{Name: l.Attrs().Name}, index: index}
-	before := t.plane.interfaceFlags(index) &^ flagOutputOnly
 	if err := t.adopt(a, l); err != nil {
 		if err := t.attachAnew(a); err != nil {
 			return err
 		}
 	}
-	off, err := offloadsOn(a.Name, a.Mode)
-	if err == nil {
-		err = t.plane.putInterface(l, before|off)
-	}
-	if err == nil {
-		err = changeOffloads(a.Name, off, false)
-	}
-	if err != nil {
-		t.plane.log.Warn("turn offloads off", "interface", a.Name, "err", err)
-	}
-	a.OffloadsOff = offloadNames(before | off)
-	if err := t.plane.putInterface(l, before|off); err != nil {
+	if err := t.turnOffloadsOff(a, l); err != nil {
 		_ = a.link.Close()
 		return err
 	}
 	t.ports[index] = a
 	t.plane.log.Info("attached", "interface", a.Name, "mode", a.Mode)
+	return nil
+}
+
+// turnOffloadsOff turns off what hides from the program how packets came. It is
+// noted first, so that unload can undo it whenever the daemon dies. A device that
+// refuses is used as it is.
+func (t *portTable) turnOffloadsOff(a *attached, l netlink.Link) error {
+	off, err := offloadsOn(a.Name, a.Mode)
+	if err != nil {
+		t.plane.log.Warn("read offloads", "interface", a.Name, "err", err)
+	}
+	flags := t.plane.interfaceFlags(a.index)&^flagOutputOnly | off
+	a.OffloadsOff = offloadNames(flags)
+	if err := t.plane.putInterface(l, flags); err != nil {
+		return err
+	}
+	if err := changeOffloads(a.Name, off, false); err != nil {
+		t.plane.log.Warn("turn offloads off", "interface", a.Name, "err", err)
+	}
 	return nil
 }
 
