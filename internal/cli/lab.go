@@ -190,9 +190,11 @@ func (e *Env) labUpCommand() *cobra.Command {
 		Short: "Build a topology with a running director and service, and leave it up",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			known := slices.ContainsFunc(lab.Topologies(), func(t lab.Topology) bool { return len(args) == 1 && t.Name == args[0] })
-			if !known {
+			if len(args) == 0 {
 				return usageError("name a topology; lvx lab list lists them")
+			}
+			if !slices.ContainsFunc(lab.Topologies(), func(t lab.Topology) bool { return t.Name == args[0] }) {
+				return usageError("there is no topology %q; lvx lab list lists them", args[0])
 			}
 			if family != 4 && family != 6 {
 				return usageError("family %d is not 4 or 6", family)

@@ -21,7 +21,7 @@ func TestLabUsage(t *testing.T) {
 		"lab demo --family 5":       "family 5 is not 4 or 6",
 		"lab demo --requests 0":     "0 requests are not between 1 and 20000",
 		"lab up":                    "name a topology",
-		"lab up nowhere":            "name a topology",
+		"lab up nat":                `there is no topology "nat"; lvx lab list lists them`,
 		"lab up dr --family 5":      "family 5 is not 4 or 6",
 		"lab exec":                  "lab exec HOST -- COMMAND",
 		"lab exec director":         "lab exec HOST -- COMMAND",

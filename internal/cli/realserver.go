@@ -171,7 +171,7 @@ func (e *Env) changeRealserver(name string, f *realserverFlags, change func(real
 // realserverError words an error in one line, with the exit code it deserves.
 func realserverError(name string, err error) error {
 	code := ExitFailed
-	if errors.Is(err, lvs.ErrInvalid) {
+	if errors.Is(err, lvs.ErrInvalid) || errors.Is(err, lvs.ErrUnsupported) {
 		code = ExitUsage
 	}
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")

@@ -90,7 +90,7 @@ func TestRealserverWrongUsage(t *testing.T) {
 		{"join --vip web", ExitUsage, `VIP "web" is not possible: no IP address`},
 		{"join --vip 192.0.2.1 --director web", ExitUsage, `director "web" is not an IP address`},
 		{"join --vip 192.0.2.1 --director 192.0.2.1", ExitUsage, "is one of the VIPs"},
-		{"join --vip 192.0.2.1 --method nat", ExitFailed, "method nat: not in this version"},
+		{"join --vip 192.0.2.1 --method nat", ExitUsage, "method nat: not in this version"},
 		{"join --vip 192.0.2.1 --method magic", ExitUsage, "not one of dr, tun, nat, fullnat"},
 		{"leave 192.0.2.1", ExitUsage, "192.0.2.1"},
 	} {

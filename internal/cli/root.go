@@ -3,8 +3,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,9 +33,7 @@ func (e *Env) Root(extra []*cobra.Command) *cobra.Command {
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.Err)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError("%s: %s; see: %s --help", c.CommandPath(), err, c.CommandPath())
-	})
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUsage(c, flagError(c, err)) })
 	root.PersistentFlags().StringVar(&e.socket, "socket", "", "the daemon's socket (default $LVX_SOCKET, or "+RuntimeDir+"/INSTANCE.sock)")
 	root.PersistentFlags().StringVar(&e.instance, "instance", "", "the daemon's instance (default "+DefaultInstance+")")
 	root.AddGroup(
@@ -65,6 +65,43 @@ func (e *Env) addCommands(root *cobra.Command, extra []*cobra.Command) {
 	root.InitDefaultCompletionCmd()
 }
 
+// wrongUsage is a usage error of a command, which it names; Run says lvx itself.
+func wrongUsage(c *cobra.Command, err error) error {
+	where := ""
+	if c.HasParent() {
+		where = strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ") + ": "
+	}
+	return usageError("%s%s; see: %s --help", where, err, c.CommandPath())
+}
+
+// invalidValue is how cobra's flags begin to say that a value cannot be read; how
+// they end is strconv's.
+var invalidValue = regexp.MustCompile(`^invalid argument (".*") for "(?:-., )?--([^"]+)" flag: `)
+
+// flagError words an error of the flags for people.
+func flagError(c *cobra.Command, err error) error {
+	parts := invalidValue.FindStringSubmatch(err.Error())
+	if parts == nil {
+		return err
+	}
+	flag := c.Flag(parts[2])
+	if flag == nil {
+		return err
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		return fmt.Errorf("--%s %s is out of range", flag.Name, parts[1])
+	}
+	switch kind := flag.Value.Type(); {
+	case strings.HasPrefix(kind, "int") || strings.HasPrefix(kind, "uint"):
+		return fmt.Errorf("--%s %s is not a number", flag.Name, parts[1])
+	case kind == "bool":
+		return fmt.Errorf("--%s %s is not true or false", flag.Name, parts[1])
+	case kind == "duration":
+		return fmt.Errorf("--%s %s is not a duration such as 30s", flag.Name, parts[1])
+	}
+	return err
+}
+
 // strict makes wrong usage an error that says so (exit 2), in every command:
 // cobra tells it apart from a command's own failure nowhere else.
 func (e *Env) strict(c *cobra.Command) {
@@ -80,18 +117,33 @@ func (e *Env) strict(c *cobra.Command) {
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		if err := firstError(
-			func() error { return valid(c, args) },
+			func() error { return unexpected(valid, c, args) },
 			c.ValidateRequiredFlags,
 			c.ValidateFlagGroups,
 			e.validateInstance,
 		); err != nil {
-			return usageError("%s: %s; see: %s --help", c.CommandPath(), err, c.CommandPath())
+			return wrongUsage(c, err)
 		}
 		return nil
 	}
 	for _, sub := range c.Commands() {
 		e.strict(sub)
 	}
+}
+
+// unexpected names the argument that is one too many, which cobra calls a command
+// or counts.
+func unexpected(valid cobra.PositionalArgs, c *cobra.Command, args []string) error {
+	err := valid(c, args)
+	if err == nil || c.HasSubCommands() {
+		return err
+	}
+	for i, arg := range args {
+		if valid(c, args[:i]) == nil && valid(c, args[:i+1]) != nil {
+			return fmt.Errorf("unexpected argument %q", arg)
+		}
+	}
+	return err
 }
 
 func firstError(checks ...func() error) error {
@@ -119,12 +171,53 @@ func unknownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	// 2 is cobra's own default, which it sets only on its own way to here.
-	c.SuggestionsMinimumDistance = 2
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+	if near := suggestions(c, args[0]); len(near) > 0 {
 		return fmt.Errorf("unknown command %q, did you mean %s?", args[0], strings.Join(near, " or "))
 	}
 	return fmt.Errorf("unknown command %q", args[0])
+}
+
+// suggestions returns the commands below c that the word may have meant: those
+// that it begins, and those two slips away; of short words all are near each
+// other, so there it is one. cobra's own counts jion for join as two.
+func suggestions(c *cobra.Command, word string) (names []string) {
+	word = strings.ToLower(word)
+	for _, sub := range c.Commands() {
+		name, most := sub.Name(), 2
+		if min(len(word), len(name)) <= 4 {
+			most = 1
+		}
+		begun := word != "" && strings.HasPrefix(name, word)
+		if sub.IsAvailableCommand() && (begun || slips(word, name) <= most) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// slips returns how many slips of the finger make one word of the other: a letter
+// too many, one missing, a wrong one, two swapped.
+func slips(a, b string) int {
+	// d[i][j] is the distance of the first i letters of a and the first j of b.
+	d := make([][]int, len(a)+1)
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		for j := range d[i] {
+			if i == 0 || j == 0 {
+				d[i][j] = i + j
+				continue
+			}
+			wrong := d[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				wrong++
+			}
+			d[i][j] = min(wrong, d[i-1][j]+1, d[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(a)][len(b)]
 }
 
 func (e *Env) helpCommand(root *cobra.Command) *cobra.Command {

@@ -13,19 +13,27 @@ import (
 
 func TestWrongUsageIsExit2(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"servces", `lvx: lvx: unknown command "servces", did you mean services?; see: lvx --help`},
-		{"xyzzy", `lvx: lvx: unknown command "xyzzy"; see: lvx --help`},
+		{"servces", `lvx: unknown command "servces", did you mean services?; see: lvx --help`},
+		{"xyzzy", `lvx: unknown command "xyzzy"; see: lvx --help`},
 		{"help xyzzy", `lvx: help: unknown command "xyzzy"; see: lvx help`},
-		{"completion xyzzy", `lvx: lvx completion: unknown command "xyzzy"; see: lvx completion --help`},
-		{"lab dmeo", `lvx: lvx lab: unknown command "dmeo", did you mean demo?; see: lvx lab --help`},
-		{"realserver jion", `lvx: lvx realserver: unknown command "jion", did you mean join?; see: lvx realserver --help`},
-		{"realserver join", `lvx: lvx realserver join: required flag(s) "vip" not set; see: lvx realserver join --help`},
-		{"--frobnicate", "lvx: lvx: unknown flag: --frobnicate; see: lvx --help"},
-		{"status --frobnicate", "lvx: lvx status: unknown flag: --frobnicate; see: lvx status --help"},
-		{"status extra", `lvx: lvx status: unknown command "extra" for "lvx status"; see: lvx status --help`},
-		{"status --instance ../x", `lvx: lvx status: instance "../x" is not 1 to 32 letters, digits or _ -; see: lvx status --help`},
+		{"completion xyzzy", `lvx: completion: unknown command "xyzzy"; see: lvx completion --help`},
+		{"lab dmeo", `lvx: lab: unknown command "dmeo", did you mean demo?; see: lvx lab --help`},
+		{"realserver jion", `lvx: realserver: unknown command "jion", did you mean join?; see: lvx realserver --help`},
+		{"realserver join", `lvx: realserver join: required flag(s) "vip" not set; see: lvx realserver join --help`},
+		{"--frobnicate", "lvx: unknown flag: --frobnicate; see: lvx --help"},
+		{"status --frobnicate", "lvx: status: unknown flag: --frobnicate; see: lvx status --help"},
+		{"status extra", `lvx: status: unexpected argument "extra"; see: lvx status --help`},
+		{"status --instance ../x", `lvx: status: instance "../x" is not 1 to 32 letters, digits or _ -; see: lvx status --help`},
 		{"connections --limit -1", "lvx: connections: --limit -1 is below 0"},
-		{"connections --limit many", `lvx: lvx connections: invalid argument "many" for "--limit" flag: strconv.ParseInt: parsing "many": invalid syntax; see: lvx connections --help`},
+		{"connections --limit many", `lvx: connections: --limit "many" is not a number; see: lvx connections --help`},
+		{"connections --limit 99999999999999999999", `lvx: connections: --limit "99999999999999999999" is out of range; see: lvx connections --help`},
+		{"lab demo --requests abc", `lvx: lab demo: --requests "abc" is not a number; see: lvx lab demo --help`},
+		{"lab demo --keep=perhaps", `lvx: lab demo: --keep "perhaps" is not true or false; see: lvx lab demo --help`},
+		{"lab demo x", `lvx: lab demo: unexpected argument "x"; see: lvx lab demo --help`},
+		{"lab up dr nat", `lvx: lab up: unexpected argument "nat"; see: lvx lab up --help`},
+		{"services tcp 192.0.2.1 80", `lvx: services: unexpected argument "80"; see: lvx services --help`},
+		{"plan", `lvx: unknown command "plan"; see: lvx --help`}, // lab is two letters away
+		{"lba", `lvx: unknown command "lba", did you mean lab?; see: lvx --help`},
 		{"connections --client host", `lvx: connections: --client "host" is not ADDRESS, ADDRESS:PORT or ADDRESS/BITS`},
 		{"connections --state OPEN", "lvx: connections: --state OPEN is not one of NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK UDP"},
 		{"services sctp-192.0.2.1", `lvx: service "sctp-192.0.2.1" is not [tcp/|udp/]VIP[:PORT]`},
@@ -33,6 +41,23 @@ func TestWrongUsageIsExit2(t *testing.T) {
 		t.Run(c.args, func(t *testing.T) {
 			want(t, run("/nonexistent", strings.Fields(c.args)), result{ExitUsage, "", c.want + "\n"})
 		})
+	}
+}
+
+func TestSuggestions(t *testing.T) {
+	root := &cobra.Command{Use: "lvx"}
+	for _, name := range []string{"services", "status", "lab", "join", "real-servers", "realserver"} {
+		root.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	root.AddCommand(&cobra.Command{Use: "lab-host", Hidden: true, Run: func(*cobra.Command, []string) {}})
+	for word, want := range map[string]string{
+		"plan": "", "join2": "join", "jion": "join", "JOIN": "join", "slabs": "", "": "", "xyzzy": "", "lab-hos": "",
+		"stat": "status", "s": "services status", "servce": "services", "serivecs": "services", "srvce": "",
+		"realservers": "real-servers realserver", "stauts": "status", "sattus": "status",
+	} {
+		if got := strings.Join(suggestions(root, word), " "); got != want {
+			t.Errorf("%q: %q, want %q", word, got, want)
+		}
 	}
 }
 

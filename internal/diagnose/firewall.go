@@ -4,45 +4,16 @@ package diagnose
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"lvx/internal/lvs"
 )
-
-// ruleset is what `nft -j list ruleset` prints, as far as we look. iptables rules
-// stand in it as well where iptables is the nft variant, as Debian's is.
-type ruleset struct {
-	Nftables []struct {
-		Rule *rule `json:"rule"`
-	} `json:"nftables"`
-}
-
-type rule struct {
-	Family string `json:"family"`
-	Table  string `json:"table"`
-	Chain  string `json:"chain"`
-	Handle int    `json:"handle"`
-	Expr   []struct {
-		Match *match `json:"match"`
-	} `json:"expr"`
-}
-
-type match struct {
-	Op   string `json:"op"`
-	Left struct {
-		Payload struct {
-			Protocol string `json:"protocol"`
-			Field    string `json:"field"`
-		} `json:"payload"`
-	} `json:"left"`
-	Right json.RawMessage `json:"right"`
-}
 
 // readRuleset asks nft for the host's rules. Without nft there is nothing to say.
 func readRuleset() ([]byte, error) {
@@ -51,9 +22,9 @@ func readRuleset() ([]byte, error) {
 	return exec.CommandContext(ctx, "nft", "-j", "list", "ruleset").Output()
 }
 
-// shadowedRules warns of rules that name a service's VIP or port: XDP runs before
-// netfilter, so that the packets of a service do not meet them.
-func shadowedRules(services []lvs.ServiceStatus, read func() ([]byte, error)) (list []lvs.Warning) {
+// firewall warns of what the host's firewall says and the services' packets do
+// not hear: XDP runs before netfilter.
+func firewall(services []lvs.ServiceStatus, read func() ([]byte, error)) []lvs.Warning {
 	if len(services) == 0 {
 		return nil
 	}
@@ -61,91 +32,110 @@ func shadowedRules(services []lvs.ServiceStatus, read func() ([]byte, error)) (l
 	if err != nil {
 		return nil
 	}
-	var rules ruleset
-	if json.Unmarshal(text, &rules) != nil {
+	rules, err := parseRuleset(text)
+	if err != nil {
 		return nil
 	}
+	return append(shadowedRules(services, rules), shadowedDrops(services, rules)...)
+}
+
+// shadowedRules warns of rules that name a service's VIP or port.
+func shadowedRules(services []lvs.ServiceStatus, all ruleset) (list []lvs.Warning) {
 	for _, s := range services {
-		for _, entry := range rules.Nftables {
-			if entry.Rule != nil && entry.Rule.names(s.ServiceKey) {
-				list = append(list, shadowed(s.ServiceKey, entry.Rule))
+		for _, r := range all.rules {
+			if r.names(s.ServiceKey) {
+				list = append(list, shadowed(s.ServiceKey, r))
 			}
 		}
 	}
 	return list
 }
 
-func shadowed(key lvs.ServiceKey, r *rule) lvs.Warning {
+func shadowed(key lvs.ServiceKey, r rule) lvs.Warning {
 	return lvs.Warning{
 		Object: "service " + key.String(),
-		Text: fmt.Sprintf("a firewall rule of this host names it (table %s %s, chain %s, handle %d), but XDP runs before the firewall: the service's packets do not meet the rule",
-			r.Family, r.Table, r.Chain, r.Handle),
-		Fix: "put the rule on the router or on the real servers; see: nft -a list ruleset",
+		Text:   fmt.Sprintf("a firewall rule of this host names it (%s), but XDP runs before the firewall: the service's packets do not meet the rule", r),
+		Fix:    "put the rule on the router or on the real servers; see: nft -a list ruleset",
 	}
+}
+
+// String says where the rule is.
+func (r rule) String() string {
+	return fmt.Sprintf("table %s %s, chain %s, handle %d", r.family, r.table, r.chain, r.handle)
 }
 
 // names tells whether a rule is about packets of the service: each address, port
 // or protocol that it asks for is the service's, and it asks for its VIP or port.
-func (r *rule) names(key lvs.ServiceKey) bool {
+func (r rule) names(key lvs.ServiceKey) bool {
 	named := false
-	for _, e := range r.Expr {
-		if e.Match == nil {
-			continue
+	for _, c := range r.conditions {
+		if !c.holds(key) {
+			return false
 		}
-		switch p := e.Match.Left.Payload; {
-		case p.Field == "daddr" && (p.Protocol == "ip" || p.Protocol == "ip6"):
-			if !e.Match.holds(func(v string) bool { return sameNet(v, key.Address.Addr()) }) {
-				return false
-			}
-			named = true
-		case p.Field == "dport":
-			if p.Protocol != key.Protocol.String() && p.Protocol != "th" || !e.Match.holds(func(v string) bool { return hasPort(v, key.Address.Port()) }) {
-				return false
-			}
-			named = true
-		}
+		named = named || slices.ContainsFunc(c.fields, field.names)
 	}
 	return named
 }
 
-// holds tells whether the match takes a value that fits: a plain one, a prefix, a
-// range or a set of them.
-func (m *match) holds(fits func(string) bool) bool {
-	found := false
-	walk(m.Right, func(v string) { found = found || fits(v) })
-	return found == (m.Op != "!=")
+// known tells whether we can say what a service's packets have there.
+func (f field) known() bool { return f.names() || f.isProtocol() }
+
+// names tells whether the field is one by which a rule names a service.
+func (f field) names() bool { return f.isDestination() || f.name == "dport" }
+
+func (f field) isDestination() bool {
+	return f.name == "daddr" && (f.protocol == "ip" || f.protocol == "ip6")
 }
 
-// walk calls each with every scalar of a JSON value; a prefix becomes "addr/len",
-// a range "first-last".
-func walk(raw json.RawMessage, each func(string)) {
-	var value any
-	if json.Unmarshal(raw, &value) == nil {
-		walkValue(value, each)
-	}
+func (f field) isSource() bool {
+	return f.name == "saddr" && (f.protocol == "ip" || f.protocol == "ip6")
 }
 
-func walkValue(value any, each func(string)) {
-	switch v := value.(type) {
-	case map[string]any:
-		if prefix, is := v["prefix"].(map[string]any); is {
-			each(fmt.Sprintf("%v/%v", prefix["addr"], prefix["len"]))
-			return
-		}
-		if ends, is := v["range"].([]any); is && len(ends) == 2 {
-			each(fmt.Sprintf("%v-%v", ends[0], ends[1]))
-			return
-		}
-		for _, inner := range v {
-			walkValue(inner, each)
-		}
-	case []any:
-		for _, inner := range v {
-			walkValue(inner, each)
-		}
-	default:
-		each(fmt.Sprint(v))
+func (f field) isProtocol() bool {
+	return f == field{"meta", "l4proto"} || f == field{"ip", "protocol"} || f == field{"ip6", "nexthdr"}
+}
+
+// holds tells whether a service's packets can meet the condition; one on fields
+// that we do not know they can.
+func (c condition) holds(key lvs.ServiceKey) bool {
+	if !slices.ContainsFunc(c.fields, field.known) {
+		return true
 	}
+	if slices.ContainsFunc(c.fields, func(f field) bool { return !f.has(key) }) {
+		return false // a port of udp is asked for, the service is tcp
+	}
+	found := slices.ContainsFunc(c.elements, func(values []string) bool { return c.fit(values, key) })
+	return found != c.not
+}
+
+// has tells whether the service's packets have such a field at all.
+func (f field) has(key lvs.ServiceKey) bool {
+	return f.name != "dport" || f.protocol == "th" || f.protocol == key.Protocol.String()
+}
+
+func (c condition) fit(values []string, key lvs.ServiceKey) bool {
+	if len(values) != len(c.fields) {
+		return false
+	}
+	for i, f := range c.fields {
+		if !f.fits(values[i], key) {
+			return false
+		}
+	}
+	return true
+}
+
+// fits tells whether a value of the field is the service's.
+func (f field) fits(value string, key lvs.ServiceKey) bool {
+	switch {
+	case f.isDestination():
+		return sameNet(value, key.Address.Addr())
+	case f.name == "dport":
+		return hasPort(value, key.Address.Port())
+	case f.isProtocol(): // without /etc/protocols nft prints the number
+		return value == key.Protocol.String() || value == strconv.Itoa(int(key.Protocol))
+	}
+	return true
 }
 
 func hasPort(value string, port uint16) bool {
@@ -162,6 +152,65 @@ func sameNet(value string, vip netip.Addr) bool {
 	if prefix, err := netip.ParsePrefix(value); err == nil {
 		return prefix.Contains(vip)
 	}
-	addr, err := netip.ParseAddr(value)
-	return err == nil && addr == vip
+	first, last, isRange := strings.Cut(value, "-")
+	if !isRange {
+		last = first
+	}
+	low, lowErr := netip.ParseAddr(first)
+	high, highErr := netip.ParseAddr(last)
+	return lowErr == nil && highErr == nil && low.Compare(vip) <= 0 && vip.Compare(high) <= 0
+}
+
+// shadowedDrops gives one warning if the firewall drops packets without naming a
+// service: by their source alone, as a blocklist does, or whatever no rule
+// accepts.
+func shadowedDrops(services []lvs.ServiceStatus, all ruleset) []lvs.Warning {
+	var how []string
+	if i := slices.IndexFunc(all.rules, func(r rule) bool { return all.dropsSource(r, services) }); i >= 0 {
+		how = append(how, fmt.Sprintf("by source address (%s)", all.rules[i]))
+	}
+	if i := slices.IndexFunc(all.chains, func(c chain) bool { return c.dropsRest(services) }); i >= 0 {
+		c := all.chains[i]
+		how = append(how, fmt.Sprintf("by policy (table %s %s, chain %s)", c.Family, c.Table, c.Name))
+	}
+	if len(how) == 0 {
+		return nil
+	}
+	return []lvs.Warning{{
+		Object: "firewall",
+		Text:   fmt.Sprintf("the host's firewall drops %s, but XDP runs before it: the services' packets are forwarded all the same", strings.Join(how, " and ")),
+		Fix:    "drop them on the router or on the real servers; see: nft -a list ruleset",
+	}}
+}
+
+// dropsSource tells whether a rule drops what comes from certain addresses, and
+// asks for nothing else.
+func (all ruleset) dropsSource(r rule, services []lvs.ServiceStatus) bool {
+	if !r.drops || len(r.conditions) == 0 {
+		return false
+	}
+	for _, c := range r.conditions {
+		if len(c.fields) != 1 || !c.fields[0].isSource() || !concerns(c.fields[0].protocol, services) {
+			return false
+		}
+	}
+	// A chain without a hook is called from others; we do not look from where.
+	return !slices.ContainsFunc(all.chains, func(c chain) bool {
+		return c.Family == r.family && c.Table == r.table && c.Name == r.chain && c.Hook != "" && !c.incoming()
+	})
+}
+
+// dropsRest tells whether the chain drops what no rule of it accepts.
+func (c chain) dropsRest(services []lvs.ServiceStatus) bool {
+	return c.Type == "filter" && c.Policy == "drop" && c.incoming() && concerns(c.Family, services)
+}
+
+// incoming tells whether packets for an address of this host pass the chain.
+func (c chain) incoming() bool { return c.Hook == "input" || c.Hook == "prerouting" }
+
+// concerns tells whether a service is of a family as nft names them.
+func concerns(family string, services []lvs.ServiceStatus) bool {
+	return slices.ContainsFunc(services, func(s lvs.ServiceStatus) bool {
+		return family == "inet" || family == "ip" && s.Address.Addr().Is4() || family == "ip6" && s.Address.Addr().Is6()
+	})
 }

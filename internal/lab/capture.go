@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -26,7 +27,9 @@ type Capture struct {
 	ports map[int]string // by interface index in the switch
 	// One socket hears all ports, so that the order of frames is the order in
 	// which they passed.
+	mu     sync.Mutex // guards frames until done is closed
 	frames []Frame
+	came   chan struct{} // has an element if frames came since it was last empty
 	done   chan struct{}
 }
 
@@ -36,7 +39,7 @@ func (l *Lab) Capture() (*Capture, error) {
 	if h == nil {
 		return nil, errors.New("capture: this lab has no switch")
 	}
-	c := &Capture{ports: map[int]string{}, done: make(chan struct{})}
+	c := &Capture{ports: map[int]string{}, came: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := h.Do(func() error { return c.open(h) }); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
@@ -98,13 +101,24 @@ func (c *Capture) readAll(fd int) bool {
 		if !known {
 			continue // lo, or the bridge itself, which repeats what a port saw
 		}
-		c.frames = append(c.frames, Frame{
+		c.keep(Frame{
 			Time:   timestamp(control[:controlLen]),
 			Port:   port,
 			ToHost: link.Pkttype == unix.PACKET_OUTGOING,
 			Length: n,
 			Data:   append([]byte(nil), data[:min(n, len(data), snapBytes)]...),
 		})
+	}
+}
+
+// keep records a frame and tells so whoever waits for one.
+func (c *Capture) keep(f Frame) {
+	c.mu.Lock()
+	c.frames = append(c.frames, f)
+	c.mu.Unlock()
+	select {
+	case c.came <- struct{}{}:
+	default: // it is told already
 	}
 }
 

@@ -121,6 +121,7 @@ func (l *Lab) demonstrate(ctx context.Context, o DemoOptions) (*DemoResult, erro
 		return nil, err
 	}
 	tally, askErr := l.Ask(ctx, o.Requests)
+	capture.Settle(ctx, l.Service(), tally.OK+tally.Failed)
 	frames, err := capture.Stop()
 	if err := errors.Join(askErr, err); err != nil {
 		return nil, err
@@ -140,9 +141,9 @@ func (l *Lab) demonstrate(ctx context.Context, o DemoOptions) (*DemoResult, erro
 // Tally is what became of a number of requests.
 type Tally struct {
 	OK, Failed   int
-	ByRealServer map[string]int
-	Disguised    int      // answers by a server that saw another client address or port
-	Errors       []string // of the first few that failed
+	ByRealServer map[string]int // has every real server, also one that answered none
+	Disguised    int            // answers by a server that saw another client address or port
+	Errors       []string       // of the first few that failed
 }
 
 // Ask makes requests from the client to the service, each over a TCP
@@ -150,6 +151,9 @@ type Tally struct {
 // is that of ctx; failed requests are in the tally.
 func (l *Lab) Ask(ctx context.Context, requests int) (Tally, error) {
 	tally := Tally{ByRealServer: map[string]int{}}
+	for _, h := range l.RealServers() {
+		tally.ByRealServer[h.Name] = 0
+	}
 	var mu sync.Mutex // guards tally
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, requests)

@@ -6,11 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"lvx/internal/lvs"
 )
@@ -26,11 +30,12 @@ func TestDemo(t *testing.T) {
 		if r.OK != 40 || r.Failed != 0 || r.ByRealServer["rs1"]+r.ByRealServer["rs2"] != 40 || r.ByRealServer["rs1"] == 0 || r.ByRealServer["rs2"] == 0 {
 			t.Errorf("family %d: %+v", family, r)
 		}
-		if !r.ClientAddressSeen || r.RepliesThroughDirector != 0 || r.RepliesToRouter < 80 {
+		if !r.ClientAddressSeen || r.RepliesThroughDirector != 0 || r.RepliesToRouter < 3*40 { // SYN-ACK, answer, FIN
 			t.Errorf("family %d: client seen %t, %d replies through the director, %d to the router",
 				family, r.ClientAddressSeen, r.RepliesThroughDirector, r.RepliesToRouter)
 		}
 		checkWalk(t, r)
+		checkEnd(t, r)
 		var story strings.Builder
 		if err := r.Tell(&story); err != nil {
 			t.Error(err)
@@ -67,6 +72,57 @@ func checkWalk(t *testing.T, r *DemoResult) {
 	}
 }
 
+// checkEnd checks that the walk goes to the end of the connection: both ends
+// have closed, and the last frame has arrived.
+func checkEnd(t *testing.T, r *DemoResult) {
+	t.Helper()
+	closed := map[netip.AddrPort]bool{}
+	for _, h := range r.Walk {
+		if strings.Contains(h.Flags, "FIN") {
+			closed[h.Source] = true
+		}
+	}
+	last := r.Walk[len(r.Walk)-1]
+	if len(closed) != 2 || last.Flags != "ACK" || last.To == "" || last.To == Director {
+		t.Errorf("the walk ends early: FINs from %v, the last frame is %+v", closed, last)
+	}
+}
+
+// TestDemoWaitsForTheEnd makes the client's line slow: then its last FIN and ACKs
+// take some 5 ms each, and the request has been answered long before.
+func TestDemoWaitsForTheEnd(t *testing.T) {
+	l := build(t, Options{})
+	const bytesPerSecond, burst = 12500, 300 // enough for the request
+	err := l.Host(Client).Do(func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.QdiscReplace(&netlink.Tbf{
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: eth0.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+			Rate:       bytesPerSecond, Buffer: netlink.Xmittime(bytesPerSecond, burst), Limit: 1 << 16,
+		})
+	})
+	if errors.Is(err, unix.ENOENT) {
+		t.Skip("this kernel has no sch_tbf")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := DemoOptions{Requests: 1}
+	if err := o.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.demonstrate(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.OK != 1 || r.RepliesToRouter < 4 { // SYN-ACK, answer, FIN, ACK of the client's FIN
+		t.Errorf("%d answers, %d replies to the router", r.OK, r.RepliesToRouter)
+	}
+	checkEnd(t, r)
+}
+
 func TestDemoOptions(t *testing.T) {
 	for _, method := range []lvs.Method{lvs.NAT, lvs.Tun, lvs.FullNAT} {
 		if err := (&DemoOptions{Method: method}).Validate(); !errors.Is(err, ErrMethod) {
@@ -87,6 +143,10 @@ func TestFailedRequestsAreAResult(t *testing.T) {
 	tally, err := l.Ask(t.Context(), 2)
 	if err != nil || tally.Failed != 2 || tally.OK != 0 || len(tally.Errors) != 2 {
 		t.Errorf("%+v, %v", tally, err)
+	}
+	// Who answered nothing is named too.
+	if want := map[string]int{"rs1": 0, "rs2": 0}; !maps.Equal(tally.ByRealServer, want) {
+		t.Errorf("answers by real server: %v, want %v", tally.ByRealServer, want)
 	}
 }
 

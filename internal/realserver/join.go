@@ -135,6 +135,9 @@ func (h *host) planVIPs(next *state) ([]change, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := h.checkFree(vip); err != nil {
+			return nil, err
+		}
 		record := next.vip(vip)
 		if record == nil {
 			next.VIPs = append(next.VIPs, vipRecord{Address: vip})

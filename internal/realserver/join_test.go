@@ -4,6 +4,7 @@ package realserver
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -250,6 +251,14 @@ func TestJoinRefuses(t *testing.T) {
 		{"no VIP", nil, Options{}, "no VIP given"},
 		{"VIP is the director's", nil, Options{VIPs: []netip.Addr{vip}, Directors: []netip.Addr{vip}}, "director 192.0.2.100 is not possible: it is one of the VIPs"},
 		{"loopback", nil, Options{VIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, "cannot be reached"},
+		{"loopback of IPv6", nil, Options{VIPs: []netip.Addr{netip.IPv6Loopback()}}, "cannot be reached"},
+		{"broadcast everywhere", nil, Options{VIPs: []netip.Addr{netip.MustParseAddr("255.255.255.255")}}, "address of one host"},
+		{"broadcast", nil, Options{VIPs: []netip.Addr{vip, netip.MustParseAddr("192.0.2.255")}}, "VIP 192.0.2.255 is the broadcast address of 192.0.2.0/24 on eth0"},
+		{"network address", nil, Options{VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.0")}}, "VIP 192.0.2.0 is the network address of 192.0.2.0/24 on eth0"},
+		{"anycast", add6, Options{VIPs: []netip.Addr{netip.MustParseAddr("2001:db8::")}}, "VIP 2001:db8:: is the subnet-router anycast address of 2001:db8::/64 on eth0"},
+		{"gateway", route("192.0.2.1"), Options{VIPs: []netip.Addr{client.Addr()}}, "VIP 192.0.2.1 is this host's default gateway on eth0"},
+		{"one of two gateways", route("192.0.2.2", "192.0.2.1"), Options{VIPs: []netip.Addr{client.Addr()}}, "VIP 192.0.2.1 is this host's default gateway on eth0"},
+		{"gateway of IPv6", route("2001:db8::1"), Options{VIPs: []netip.Addr{netip.MustParseAddr("2001:db8::1")}}, "VIP 2001:db8::1 is this host's default gateway on eth0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server, _ := lan(t)
@@ -271,6 +280,39 @@ func TestJoinRefuses(t *testing.T) {
 
 func disableIPv6(m *machine) {
 	m.do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0) })
+}
+
+// add6 gives eth0 an IPv6 subnet.
+func add6(m *machine) {
+	m.do(func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		p := netip.MustParsePrefix("2001:db8::11/64")
+		return netlink.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD})
+	})
+}
+
+// route makes a default route through the gateways.
+func route(gateways ...string) func(*machine) {
+	return func(m *machine) {
+		add6(m)
+		m.do(func() error {
+			eth0, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			r := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.ParseIP(gateways[0])}
+			if len(gateways) > 1 {
+				r = &netlink.Route{Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0"))}
+				for _, g := range gateways {
+					r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: eth0.Attrs().Index, Gw: net.ParseIP(g)})
+				}
+			}
+			return netlink.RouteAdd(r)
+		})
+	}
 }
 
 // TestFailureUndoes makes the last change of all fail.

@@ -121,6 +121,76 @@ func (h *host) onLo(vip netip.Addr) (bool, error) {
 	return found, nil
 }
 
+// checkFree returns an error if the VIP is an address that this host's own
+// network uses: on lo it would be taken from there.
+func (h *host) checkFree(vip netip.Addr) error {
+	all, err := h.addresses()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if what := reserved(vip, p.prefix); what != "" && p.link != loopback {
+			return fmt.Errorf("VIP %s is %s of %s on %s: it has to be the address of one host", vip, what, p.prefix.Masked(), p.link)
+		}
+	}
+	link, err := h.gatewayOn(vip)
+	if err == nil && link != "" {
+		err = fmt.Errorf("VIP %s is this host's default gateway on %s: on lo it would cut this host off", vip, link)
+	}
+	return err
+}
+
+// reserved says what the VIP is in a subnet if no host can have it, else "".
+// The two addresses of an IPv4 /31 (RFC 3021) and of an IPv6 /127 (RFC 6164) are
+// hosts' both.
+func reserved(vip netip.Addr, subnet netip.Prefix) string {
+	if !subnet.Contains(vip) || subnet.Bits() > vip.BitLen()-2 {
+		return ""
+	}
+	switch {
+	case vip == subnet.Masked().Addr() && vip.Is6():
+		return "the subnet-router anycast address" // RFC 4291, 2.6.1
+	case vip == subnet.Masked().Addr():
+		return "the network address"
+	case vip.Is4() && !subnet.Contains(vip.Next()):
+		return "the broadcast address"
+	}
+	return ""
+}
+
+// gatewayOn returns the interface on which the VIP is a default gateway, or "".
+func (h *host) gatewayOn(vip netip.Addr) (string, error) {
+	list, err := whole(func() ([]netlink.Route, error) { return h.netlink.RouteList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return "", fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range list {
+		if r.Dst != nil {
+			if bits, _ := r.Dst.Mask.Size(); bits != 0 {
+				continue
+			}
+		}
+		hops := append([]*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}}, r.MultiPath...)
+		for _, hop := range hops {
+			if gateway(hop) == vip {
+				return h.links[hop.LinkIndex], nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// gateway returns the address of a next hop, which may be of the other family
+// (RFC 8950), or the zero Addr.
+func gateway(hop *netlink.NexthopInfo) netip.Addr {
+	ip := hop.Gw
+	if via, is := hop.Via.(*netlink.Via); is {
+		ip = via.Addr
+	}
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
 // add puts the VIP on lo.
 func (h *host) add(vip netip.Addr) error {
 	if err := h.netlink.AddrAdd(h.lo, address(vip)); err != nil {
