@@ -13,9 +13,11 @@ mkdir -p "$cache"
 
 # The kernel is unpacked, never installed.
 if [ ! -e "$cache/vmlinuz" ] || [ ! -e "$cache/veth.ko" ]; then
-	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
-	[ -n "$package" ] || { echo "no linux-image-cloud-amd64 in the package lists: run apt-get update" >&2; exit 1; }
-	(cd "$work" && apt-get download -qq "$package" && dpkg -x "$package"_*.deb unpacked)
+	newest() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1; }
+	package=$(newest)
+	[ -n "$package" ] || { apt-get update -q && package=$(newest); }
+	[ -n "$package" ] || { echo "Debian's package lists have no linux-image-cloud-amd64" >&2; exit 1; }
+	(cd "$work" && apt-get download -qq "$package" 2>/dev/null && dpkg -x "$package"_*.deb unpacked)
 	cp "$work"/unpacked/lib/modules/*/kernel/drivers/net/veth.ko "$cache/veth.ko"
 	cp "$work"/unpacked/boot/vmlinuz-* "$cache/vmlinuz.new"
 	mv "$cache/vmlinuz.new" "$cache/vmlinuz"
