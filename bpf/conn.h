@@ -175,8 +175,8 @@ static __always_inline void conn_uncount(__u64 word)
  * Moves a known connection to its next state. A tick has one write at most
  * unless the state changes, so that busy connections do not fight for a line.
  * Who loses the swap to another packet of the flow goes on from that one's
- * state: a FIN or RST is never lost. The loop ends early when the word has
- * become another connection's.
+ * state: a FIN or RST is never lost. The loop ends early when the connection is
+ * over (0), or the word has become one of another real server.
  */
 static __always_inline void conn_touch(struct packet *p)
 {
@@ -196,7 +196,8 @@ static __always_inline void conn_touch(struct packet *p)
 				conn_count(p->server_id, conn_unit(is) - conn_unit(was));
 			return;
 		}
-		if (conn_server(found) != p->server_id || (found ^ seen) >> CONN_GENERATION_SHIFT)
+		if (!found || conn_server(found) != p->server_id ||
+		    (found ^ seen) >> CONN_GENERATION_SHIFT)
 			return;
 		seen = found;
 	}

@@ -62,10 +62,16 @@ func (t *table) adoptServices(p *Plane) map[uint32]bool {
 	return listed
 }
 
+// adoptServers takes over the real servers that have ids. One that has no next
+// hop yet was being made when its daemon was killed: nothing points to it.
 func (t *table) adoptServers(p *Plane, listed map[uint32]bool) {
 	for i := range p.arrays.servers.items {
 		id, record := uint32(i), &p.arrays.servers.items[i]
 		if record.State == bpfServerStateSERVER_FREE {
+			continue
+		}
+		if record.NextHop == 0 {
+			storeState(record, bpfServerStateSERVER_FREE)
 			continue
 		}
 		if !listed[id] {

@@ -5,6 +5,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -443,6 +444,18 @@ func TestAdoptHalfAChange(t *testing.T) {
 		r.reopen(r.options)
 		if a, b := r.arrays.servers.items[0].NextHop, r.arrays.servers.items[1].NextHop; a != b {
 			t.Errorf("one address has next hops %d and %d", a, b)
+		}
+	})
+	t.Run("a real server without a next hop", func(t *testing.T) {
+		r := newRig(t)
+		key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+		stub := r.arrays.servers.items[0]
+		stub.Addr, stub.NextHop, stub.State = encodeAddr(netip.MustParseAddr("10.0.0.2")), 0, bpfServerStateSERVER_REMOVED
+		r.arrays.servers.items[5] = stub
+		r.reopen(r.options)
+		r.service(key.String(), lvs.RR, server("10.0.0.2:80", 1))
+		if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpTX {
+			t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
 		}
 	})
 	t.Run("a timeout that was not written", func(t *testing.T) {

@@ -44,15 +44,12 @@ func newHopTable(p *Plane) *hopTable {
 	}
 }
 
-// adopt takes over what a real server's record says. A daemon that was killed may
+// adopt takes over what a real server's record says, which is not 0. A daemon that was killed may
 // have turned only some records of an address to a new entry: all get the first.
 func (t *hopTable) adopt(addr netip.Addr, id, index uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.hops[addr]
-	if h == nil && index == 0 {
-		return // killed before it had one; it is in no pool
-	}
 	if h == nil {
 		h = &hop{index: index, users: map[uint32]bool{}}
 		t.hops[addr] = h
@@ -153,11 +150,12 @@ func (t *hopTable) move(h *hop, next bpfNextHop) {
 		return
 	}
 	*t.item(index) = next
-	t.retire(h.index)
+	old := h.index
 	h.index = index
 	for id := range h.users {
 		t.point(h, id)
 	}
+	t.retire(old) // now that nobody is pointed to it
 }
 
 // status returns a next hop as people read it.

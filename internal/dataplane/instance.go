@@ -34,7 +34,6 @@ type Instance struct {
 	bpffs string
 	name  string
 	lock  *os.File
-	fresh bool // nothing was pinned before
 }
 
 var instancePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
@@ -61,7 +60,6 @@ func Acquire(bpffs, name string) (*Instance, error) {
 			return nil, err
 		}
 	}
-	i.fresh = !i.Loaded()
 	return i, nil
 }
 
@@ -92,11 +90,14 @@ func checkPrivileges() error {
 // tryLock locks the instance's directory. If it was removed meanwhile there is no
 // lock, and no error: the next try makes it anew.
 func (i *Instance) tryLock() error {
-	if err := os.MkdirAll(i.root(), 0o700); err != nil {
+	err := os.MkdirAll(i.root(), 0o700)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("make the directory of pins: %w", err)
 	}
 	lock, err := os.Open(i.root())
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("open the directory of pins: %w", err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -193,9 +194,10 @@ func (i *Instance) Unload() error {
 		return err
 	}
 	for _, path := range paths {
-		if err := detach(path); err != nil {
-			return err
-		}
+		err = errors.Join(err, detach(path)) // one that cannot be opened keeps no other
+	}
+	if err != nil {
+		return errors.Join(err, restoreErr)
 	}
 	versions, err := filepath.Glob(filepath.Join(i.root(), "v*"))
 	if err != nil {

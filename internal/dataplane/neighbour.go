@@ -113,7 +113,10 @@ func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 	if err := t.plane.ports.know(p.ifindex); err != nil {
 		return path{}, err
 	}
-	h.link = route.LinkIndex
+	if h.link != route.LinkIndex {
+		t.forget(addr, h) // where it was before
+		h.link = route.LinkIndex
+	}
 	return p, t.neighbour(&p, addr, h)
 }
 
@@ -383,6 +386,7 @@ func (t *hopTable) follow(ctx context.Context) error {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	var settled <-chan time.Time // nil while nothing changed
+	pause := settleTime
 	for beat := 1; ; {
 		changed, open := false, true
 		select {
@@ -398,7 +402,9 @@ func (t *hopTable) follow(ctx context.Context) error {
 		case _, open = <-s.links:
 			changed = true
 		case <-settled:
+			start := time.Now()
 			t.refreshAll()
+			pause = max(settleTime, 10*time.Since(start)) // a tenth of a CPU at most
 			settled = nil
 		case <-second.C:
 			t.beat(beat)
@@ -408,7 +414,7 @@ func (t *hopTable) follow(ctx context.Context) error {
 			return errors.New("events were lost")
 		}
 		if changed && settled == nil {
-			settled = time.After(settleTime)
+			settled = time.After(pause)
 		}
 	}
 }

@@ -118,11 +118,12 @@ func (i *Instance) Open(o Options) (*Plane, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
+	fresh := !i.Loaded()
 	p := &Plane{instance: i, options: o, log: o.Log}
 	p.ports = &portTable{plane: p, ports: map[int]*attached{}}
 	if err := p.open(); err != nil {
 		p.Close()
-		if i.fresh {
+		if fresh {
 			err = errors.Join(err, i.Unload()) // as it was: nothing
 		}
 		return nil, err

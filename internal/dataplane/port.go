@@ -39,12 +39,18 @@ type attached struct {
 	lvs.Interface
 	index int
 	link  link.Link
+	made  bool // by this process, where nothing was attached before
 }
 
-// openPorts attaches to every interface asked for, and lets go of those that
-// earlier daemons were attached to.
+// openPorts attaches to every interface asked for, and lets go of the others that
+// earlier daemons were attached to. With an error every interface is as it was.
 func (p *Plane) openPorts() (err error) {
 	t := p.ports
+	defer func() {
+		if err != nil {
+			t.takeBack()
+		}
+	}()
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
@@ -72,6 +78,25 @@ func (p *Plane) openPorts() (err error) {
 	}
 	t.letGo(links)
 	return nil
+}
+
+// takeBack lets go of what this process attached to.
+func (t *portTable) takeBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for index, a := range t.ports {
+		if !a.made {
+			continue
+		}
+		err := errors.Join(
+			detach(t.plane.instance.link(index)), a.link.Close(),
+			restoreOffload(index, t.plane.interfaceFlags(index)), t.plane.objects.Interfaces.Delete(uint32(index)),
+		)
+		if err != nil {
+			t.plane.log.Warn("take an interface back", "interface", a.Name, "err", err)
+		}
+		delete(t.ports, index)
+	}
 }
 
 // listLinks lists all interfaces. A dump that a change interrupts is worth
@@ -151,8 +176,9 @@ func (t *portTable) attach(l netlink.Link) error {
 	}
 	a := &attached{Interface: lvs.Interface{Name: l.Attrs().Name}, index: index}
 	if err := t.adopt(a, l); err != nil {
+		a.made = a.Mode == ""
 		if err := t.attachAnew(a); err != nil {
-			return err
+			return errors.Join(err, t.attachAgain(a))
 		}
 	}
 	if err := t.turnOffloadsOff(a, l); err != nil {
@@ -183,7 +209,8 @@ func (t *portTable) turnOffloadsOff(a *attached, l netlink.Link) error {
 	return nil
 }
 
-// adopt takes over a pinned link. An error means that there is none to use.
+// adopt takes over a pinned link. An error means that there is none to use; a.Mode
+// is then how an earlier daemon was attached, or empty.
 func (t *portTable) adopt(a *attached, on netlink.Link) error {
 	l, err := link.LoadPinnedLink(t.plane.instance.link(a.index), nil)
 	if err != nil {
@@ -228,6 +255,22 @@ func (t *portTable) attachAnew(a *attached) error {
 		a.Why = "asked for"
 	}
 	return t.pin(a)
+}
+
+// attachAgain attaches as an earlier daemon had, since what was asked for instead
+// cannot be had: forwarding goes on.
+func (t *portTable) attachAgain(a *attached) (err error) {
+	flags := map[lvs.XDPMode]link.XDPAttachFlags{lvs.XDPNative: link.XDPDriverMode, lvs.XDPGeneric: link.XDPGenericMode}
+	if a.made {
+		return nil
+	}
+	if a.link, err = t.try(a.index, flags[a.Mode]); err != nil {
+		return fmt.Errorf("interface %s: attach again: %w", a.Name, err)
+	}
+	if err := t.pin(a); err != nil {
+		return err
+	}
+	return a.link.Close()
 }
 
 func (t *portTable) try(index int, flags link.XDPAttachFlags) (link.Link, error) {
@@ -377,6 +420,10 @@ func (t *portTable) follow(ctx context.Context) error {
 }
 
 func (t *portTable) changed(event netlink.LinkUpdate) {
+	// A port that leaves a bridge is told of as deleted, from that family.
+	if event.Family == unix.AF_BRIDGE {
+		return
+	}
 	if event.Header.Type == unix.RTM_DELLINK {
 		t.mu.Lock()
 		defer t.mu.Unlock()

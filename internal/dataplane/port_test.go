@@ -253,6 +253,72 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// A mode that cannot be had is refused, and forwarding goes on in the one that was.
+func TestRefusedModeKeepsForwarding(t *testing.T) {
+	i := acquire(t)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}} // its driver has no native XDP
+	if err := netlink.LinkAdd(bridge); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel has no bridge device")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(bridge) })
+	newVeth(t, "v0", "v0p")
+	if err := netlink.LinkSetUp(bridge); err != nil {
+		t.Fatal(err)
+	}
+	open(t, i, "br0").Close()
+	o := smallTables
+	o.Mode, o.Interfaces = Native, []string{"v0", "br0"}
+	if p, err := i.Open(o); err == nil {
+		p.Close()
+		t.Error("a bridge was attached to in native mode")
+	}
+	if !xdpOn(t, "br0") {
+		t.Error("forwarding ended")
+	}
+	if xdpOn(t, "v0") || !offload(t, "v0") {
+		t.Error("v0, which was not attached to before, is changed")
+	}
+	p := open(t, i, "br0")
+	defer p.Close()
+	if s, err := p.Status(); err != nil || s.Interfaces[0].Mode != lvs.XDPGeneric {
+		t.Errorf("attached as %+v %v", s.Interfaces, err)
+	}
+}
+
+// A port that joins and leaves a bridge stays attached: the kernel tells of the
+// leaving as of a deletion.
+func TestLeavingABridge(t *testing.T) {
+	i := acquire(t)
+	v0 := newVeth(t, "v0", "v0p")
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	if err := netlink.LinkAdd(bridge); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel has no bridge device")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(bridge) })
+	p := open(t, i, "v0")
+	running(t, p)
+	flags := p.interfaceFlags(v0.Attrs().Index)
+	if err := errors.Join(netlink.LinkSetMaster(v0, bridge), netlink.LinkSetNoMaster(v0)); err != nil {
+		t.Fatal(err)
+	}
+	// The next event that is told of has to come after those of the bridge.
+	mac := net.HardwareAddr{2, 7, 7, 7, 7, 8}
+	if err := netlink.LinkSetHardwareAddr(v0, mac); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "learning a MAC address", func() bool {
+		var entry bpfInterface
+		return p.objects.Interfaces.Lookup(uint32(v0.Attrs().Index), &entry) == nil && slices.Equal(entry.Mac[:], mac)
+	})
+	if got := p.interfaceFlags(v0.Attrs().Index); got != flags || !xdpOn(t, "v0") {
+		t.Errorf("flags %x, before %x; attached %v", got, flags, xdpOn(t, "v0"))
+	}
+}
+
 // What cannot be opened leaves nothing behind, and says what to do.
 func TestOpenRefused(t *testing.T) {
 	i := acquire(t)

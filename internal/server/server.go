@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"lvx/api"
@@ -50,6 +51,7 @@ type Options struct {
 // Server answers the API. Make one with New.
 type Server struct {
 	Options
+	running sync.WaitGroup // requests: what they read may go when Serve returns
 }
 
 // New returns a server. It does not listen yet.
@@ -98,6 +100,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		err = errors.Join(err, web.Close())
 		s.Log.Warn("requests cut off at shutdown", "err", err)
 	}
+	s.running.Wait()
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
 	}
@@ -136,6 +139,8 @@ func (s *Server) only(method string, h handler) http.Handler {
 // answering turns the error of a handler into an answer.
 func (s *Server) answering(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.running.Add(1)
+		defer s.running.Done()
 		if err := h(w, r); err != nil {
 			s.answerError(w, r, err)
 		}
