@@ -44,8 +44,9 @@ func newHopTable(p *Plane) *hopTable {
 	}
 }
 
-// adopt takes over what a real server's record says, which is not 0. A daemon that was killed may
-// have turned only some records of an address to a new entry: all get the first.
+// adopt takes over what a real server's record says, which is not 0. A daemon that
+// was killed may have turned only some records of an address to a new entry: all
+// get the first.
 func (t *hopTable) adopt(addr netip.Addr, id, index uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

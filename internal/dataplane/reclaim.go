@@ -69,23 +69,30 @@ func (p *Plane) reclaim() {
 	p.dropAddresses()
 }
 
+// idle tells whether a real server was taken out and has no connection left.
+func (p *Plane) idle(id uint32) bool {
+	return p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED && atomic.LoadUint64(&p.arrays.counts.items[id]) == 0
+}
+
+// removedServers returns those that may go after a grace period. One that still
+// has connections is not worth a grace period yet.
 func (p *Plane) removedServers() (list []removal) {
 	for key, id := range p.table.servers {
-		if p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED {
+		if p.idle(id) {
 			list = append(list, removal{key, id, p.table.removed[id]})
 		}
 	}
 	return list
 }
 
-// freeRemoved frees a real server unless it is back, has connections, or was back
-// and taken out again: then packets may see it from its last time.
+// freeRemoved frees a real server unless it is back, has connections again, or was
+// back and taken out again: then packets may see it from its last time.
 func (p *Plane) freeRemoved(r removal) {
 	id, known := p.table.servers[r.key]
 	if !known || id != r.id || p.table.removed[id] != r.number {
 		return
 	}
-	if p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED && atomic.LoadUint64(&p.arrays.counts.items[id]) == 0 {
+	if p.idle(id) {
 		p.freeServer(r.key, id)
 	}
 }
