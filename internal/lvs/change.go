@@ -2,7 +2,10 @@
 
 package lvs
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Errors that a change is refused with. They keep their identity across the
 // daemon's socket (see package api), so that each program can word them.
@@ -15,6 +18,19 @@ var (
 	ErrInvalid       = errors.New("not possible")
 	ErrUnsupported   = errors.New("not in this version")
 	ErrFull          = errors.New("the tables are full")
+
+	// ErrGeneration is returned when the tables are not those that the change was
+	// made for: somebody changed them meanwhile.
+	ErrGeneration = errors.New("the tables were changed meanwhile")
+	// ErrUnconfirmed is returned while an apply waits to be confirmed.
+	ErrUnconfirmed = errors.New("an apply waits to be confirmed")
+	// ErrNothingWaits is returned by a confirmation when no apply waits for one.
+	ErrNothingWaits = errors.New("no apply waits to be confirmed")
+	// ErrEmptied is returned when a change would leave a service without real
+	// servers, or the director without services, and nobody said that it may.
+	ErrEmptied = errors.New("nothing would be left")
+	// ErrNoRevision is returned when there is no such revision to go back to.
+	ErrNoRevision = errors.New("there is no such revision")
 )
 
 // Operation is what a Change does. The words are ipvsadm's long options.
@@ -40,6 +56,8 @@ type Change struct {
 	Service ServiceKey `json:"service,omitzero"`
 	// Scheduler is for AddService and EditService.
 	Scheduler Scheduler `json:"scheduler,omitempty"`
+	// Flags are for AddService and EditService.
+	Flags SchedulerFlags `json:"scheduler_flags,omitempty"`
 	// RealServer is for AddServer and EditServer; DeleteServer needs its Address.
 	RealServer RealServer `json:"real_server,omitzero"`
 	// Timeouts is for SetTimeouts.
@@ -56,4 +74,28 @@ func (c Change) String() string {
 		words += " " + c.RealServer.Address.String()
 	}
 	return words
+}
+
+// Request says who asks for a change, and under which conditions.
+type Request struct {
+	Who  string // for the audit log, for instance "root (uid 0, pid 4711)"
+	What string // for the audit log, for instance "apply /etc/lvx/lvx.yaml"
+	// Generation of the tables that the change is for; 0 is any. With another one
+	// nothing is changed: ErrGeneration.
+	Generation uint64
+	// Wait is how long to wait, after the change, for the next hops of new real servers.
+	Wait time.Duration
+	// KeepGoing makes every change that can be made, where else one that cannot
+	// refuses all. For Apply.
+	KeepGoing bool
+	// AllowEmpty lets a configuration take the last real server of a service, or
+	// the last service. For Configure.
+	AllowEmpty bool
+	// Confirm is how long the change waits to be confirmed before it goes back by
+	// itself; 0 needs no confirmation. For Configure.
+	Confirm time.Duration
+	// DryRun changes nothing: Applied.Plan says what would be done. For Apply.
+	DryRun bool
+	// Progress is called after every step, if it is not nil.
+	Progress func(Progress)
 }

@@ -5,6 +5,8 @@ package lvs
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -104,4 +106,21 @@ func (d *Duration) UnmarshalJSON(text []byte) error {
 	}
 	*d = Duration(seconds * float64(time.Second))
 	return nil
+}
+
+// States lists the states that a connection can be in.
+func States() []State {
+	return []State{
+		StateNone, StateEstablished, StateSynSent, StateSynRecv, StateFinWait, StateTimeWait,
+		StateClose, StateCloseWait, StateLastAck, StateListen, StateSynAck, StateUDP,
+	}
+}
+
+// ParseState reads the name of a state in either case. "" is any.
+func ParseState(text string) (State, error) {
+	state := State(strings.ToUpper(text))
+	if state != "" && !slices.Contains(States(), state) {
+		return "", fmt.Errorf("state %q is not one of %s", text, strings.Trim(fmt.Sprint(States()), "[]"))
+	}
+	return state, nil
 }

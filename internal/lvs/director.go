@@ -2,17 +2,27 @@
 
 package lvs
 
+import "time"
+
 // Status is a director at a glance.
 type Status struct {
-	Version     string      `json:"version"`
-	Instance    string      `json:"instance"`
-	Interfaces  []Interface `json:"interfaces"`
-	Connections Usage       `json:"connections"`
-	Services    Usage       `json:"services"`
-	RealServers Usage       `json:"real_servers"`
-	Timeouts    Timeouts    `json:"timeouts"`
-	Packets     Packets     `json:"packets"`
-	Warnings    []Warning   `json:"warnings"`
+	Version  string    `json:"version"`
+	Instance string    `json:"instance"`
+	Started  time.Time `json:"started"`
+	// Generation counts the changes of the tables; see Request.Generation.
+	Generation uint64 `json:"generation"`
+	// Revision is the one that was applied or gone back to last, 0 for none. Changes
+	// made one by one since are not in it.
+	Revision uint64 `json:"revision"`
+	// Unconfirmed is set while an apply waits to be confirmed.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+	Interfaces  []Interface  `json:"interfaces"`
+	Connections Usage        `json:"connections"`
+	Services    Usage        `json:"services"`
+	RealServers Usage        `json:"real_servers"`
+	Timeouts    Timeouts     `json:"timeouts"`
+	Packets     Packets      `json:"packets"`
+	Warnings    []Warning    `json:"warnings"`
 }
 
 // XDPMode is where in the network stack the data plane's program runs.

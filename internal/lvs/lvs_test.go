@@ -62,7 +62,7 @@ func TestValidate(t *testing.T) {
 		"mapped":           {func(s *Service) { s.Address = netip.MustParseAddrPort("[::ffff:192.0.2.1]:80") }, ErrInvalid, "plain"},
 		"a zone":           {func(s *Service) { s.Address = netip.MustParseAddrPort("[fe80::1%eth0]:80") }, ErrInvalid, "plain"},
 		"no scheduler":     {func(s *Service) { s.Scheduler = "x" }, ErrNoScheduler, `"x"`},
-		"a later one":      {func(s *Service) { s.Scheduler = "sh" }, ErrUnsupported, "sh"},
+		"a later one":      {func(s *Service) { s.Scheduler = "dh" }, ErrUnsupported, "dh"},
 		"another method":   {func(s *Service) { s.RealServers[1].Method = NAT }, ErrUnsupported, "10.0.0.2:80: method nat"},
 		"another family":   {func(s *Service) { s.RealServers[0].Address = netip.MustParseAddrPort("[2001:db8::1]:80") }, ErrInvalid, "family"},
 		"another port":     {func(s *Service) { s.RealServers[0].Address = netip.MustParseAddrPort("10.0.0.1:81") }, ErrInvalid, "port"},

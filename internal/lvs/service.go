@@ -5,6 +5,7 @@ package lvs
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 )
 
@@ -20,7 +21,11 @@ func (k ServiceKey) String() string { return k.Protocol.String() + " " + k.Addre
 // Service is a virtual service and the real servers that answer for it.
 type Service struct {
 	ServiceKey
-	Scheduler Scheduler `json:"scheduler"`
+	// Name is the operator's own, from the file: 1 to 63 letters, digits, '.', '_' or
+	// '-', or none. The data plane does not know it, and Equal does not look at it.
+	Name      string         `json:"name,omitempty"`
+	Scheduler Scheduler      `json:"scheduler"`
+	Flags     SchedulerFlags `json:"scheduler_flags,omitempty"`
 	// RealServers in scheduling order: the order in which equal servers are
 	// tried. ipvsadm adds at the front (the kernel tries the newest first).
 	RealServers []RealServer `json:"real_servers"`
@@ -39,7 +44,7 @@ func (s Service) Clone() Service {
 
 // Equal tells whether two services are configured alike, order included.
 func (s Service) Equal(o Service) bool {
-	return s.ServiceKey == o.ServiceKey && s.Scheduler == o.Scheduler && slices.Equal(s.RealServers, o.RealServers)
+	return s.ServiceKey == o.ServiceKey && s.Scheduler == o.Scheduler && s.Flags == o.Flags && slices.Equal(s.RealServers, o.RealServers)
 }
 
 // Scheduler names the rule that picks a real server for a new connection.
@@ -51,15 +56,17 @@ const (
 	WRR Scheduler = "wrr" // weighted round robin, interleaved as the kernel does
 	LC  Scheduler = "lc"  // fewest connections
 	WLC Scheduler = "wlc" // fewest connections by weight; ipvsadm's default
+	SH  Scheduler = "sh"  // by the client's address, with the kernel's hash
+	MH  Scheduler = "mh"  // by the client's address, in a Maglev table with a keyed hash
 )
 
 // Schedulers lists the schedulers that the data plane has.
-func Schedulers() []Scheduler { return []Scheduler{RR, WRR, LC, WLC} }
+func Schedulers() []Scheduler { return []Scheduler{RR, WRR, LC, WLC, SH, MH} }
 
 // KernelSchedulers lists every scheduler of kernel IPVS in ipvsadm's order.
 // Those that Schedulers does not list are known words, not yet built.
 func KernelSchedulers() []Scheduler {
-	return []Scheduler{RR, WRR, LC, WLC, "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"}
+	return []Scheduler{RR, WRR, LC, WLC, "lblc", "lblcr", "dh", SH, "sed", "nq", "fo", "ovf", MH}
 }
 
 // Method is a forwarding method: how a packet reaches its real server.
@@ -86,6 +93,8 @@ type RealServer struct {
 	Weight uint32 `json:"weight"`
 }
 
+var serviceName = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$`)
+
 // Validate tells why a service cannot be in any table, or returns nil. It
 // checks the service alone: duplicates among services are the caller's.
 func (s *Service) Validate() error {
@@ -102,11 +111,18 @@ func (s *Service) Validate() error {
 		return fmt.Errorf("service %s: scheduler %q: %w", s.ServiceKey, s.Scheduler, ErrNoScheduler)
 	case !slices.Contains(Schedulers(), s.Scheduler):
 		return fmt.Errorf("service %s: scheduler %s: %w", s.ServiceKey, s.Scheduler, ErrUnsupported)
+	case !serviceName.MatchString(s.Name):
+		return fmt.Errorf("service %s: the name %q is not 1 to 63 letters, digits or . _ -: %w", s.ServiceKey, s.Name, ErrInvalid)
+	}
+	if flags, err := ParseSchedulerFlags(s.Scheduler, s.Flags.Names()); err != nil {
+		return fmt.Errorf("service %s: %w", s.ServiceKey, err)
+	} else if flags != s.Flags {
+		return fmt.Errorf("service %s: scheduler flags %q: write them as %q: %w", s.ServiceKey, s.Flags, flags, ErrInvalid)
 	}
 	seen := map[netip.AddrPort]bool{}
 	for _, r := range s.RealServers {
-		if err := s.validateRealServer(r); err != nil {
-			return fmt.Errorf("service %s: real server %s: %w", s.ServiceKey, r.Address, err)
+		if err := s.ValidateRealServer(r); err != nil {
+			return err
 		}
 		if seen[r.Address] {
 			return fmt.Errorf("service %s: real server %s: %w", s.ServiceKey, r.Address, ErrServerExists)
@@ -120,6 +136,15 @@ func (s *Service) Validate() error {
 func unicast(a netip.Addr) bool {
 	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != broadcast
+}
+
+// ValidateRealServer tells why a real server cannot be one of s, apart from one with
+// the same address being there already, or returns nil.
+func (s *Service) ValidateRealServer(r RealServer) error {
+	if err := s.validateRealServer(r); err != nil {
+		return fmt.Errorf("service %s: real server %s: %w", s.ServiceKey, r.Address, err)
+	}
+	return nil
 }
 
 func (s *Service) validateRealServer(r RealServer) error {

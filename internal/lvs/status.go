@@ -2,6 +2,8 @@
 
 package lvs
 
+import "net/netip"
+
 // Counts are the connections that a real server has at one moment.
 type Counts struct {
 	Active   uint32 `json:"active"`
@@ -25,11 +27,25 @@ type Stats struct {
 	OutBytes    uint64 `json:"out_bytes"`
 }
 
+// Rates are Stats by time, as averages over some seconds: every two seconds an
+// average moves a quarter of the way to what was counted since, as in the kernel
+// (net/netfilter/ipvs/ip_vs_est.c).
+type Rates struct {
+	Connections float64 `json:"connections_per_second"`
+	InPackets   float64 `json:"in_packets_per_second"`
+	OutPackets  float64 `json:"out_packets_per_second"`
+	InBytes     float64 `json:"in_bytes_per_second"`
+	OutBytes    float64 `json:"out_bytes_per_second"`
+}
+
 // ServiceStatus is a service as the data plane has it now.
 type ServiceStatus struct {
 	ServiceKey
+	Name        string             `json:"name,omitempty"`
 	Scheduler   Scheduler          `json:"scheduler"`
+	Flags       SchedulerFlags     `json:"scheduler_flags"`
 	Stats       Stats              `json:"stats"`
+	Rates       Rates              `json:"rates"`
 	RealServers []RealServerStatus `json:"real_servers"` // in scheduling order
 }
 
@@ -38,6 +54,7 @@ type RealServerStatus struct {
 	RealServer
 	Counts  Counts  `json:"connections"`
 	Stats   Stats   `json:"stats"`
+	Rates   Rates   `json:"rates"`
 	NextHop NextHop `json:"next_hop"`
 }
 
@@ -52,6 +69,14 @@ const (
 	NextHopNoRoute    NextHopState = "no-route"   // the director has no route to it
 	NextHopLocal      NextHopState = "local"      // the director itself
 )
+
+// Neighbour is a next hop with the real servers behind it.
+type Neighbour struct {
+	Address netip.Addr `json:"address"`
+	NextHop
+	MTU         uint16 `json:"mtu,omitempty"` // of an IP packet, in bytes
+	RealServers int    `json:"real_servers"`  // how many stand at this address
+}
 
 // NextHop is where frames for a real server go.
 type NextHop struct {
