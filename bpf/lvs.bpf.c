@@ -90,6 +90,7 @@ int lvs_sweep(struct sweep *result)
 const volatile struct {
 	enum conn_word conn_word;
 	enum hop_state hop_state;
+	enum pool_flag pool_flag;
 } exported_enums;
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -106,6 +106,18 @@ struct {
 	__type(value, struct seat);
 } seats SEC(".maps");
 
+/*
+ * What mh's hash is keyed with, so that clients cannot choose a real server. One
+ * entry. Written by the daemon, once for the life of the instance; read by sched.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__type(key, __u32); /* 0 */
+	__type(value, struct secret);
+} secrets SEC(".maps");
+
 /* Real servers by id. Written by the daemon; read by conn.h, sched.h, forward.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -2,23 +2,57 @@
 /*
  * sched.h, stage 4: the real server of a new connection.
  *
- * Reads `seats`, `counts` and `real_servers`; moves a pool's cursor. Leaves
- * with NO_REAL_SERVER, or goes on with a real server. internal/sched holds the
- * oracle that this is tested against, pick for pick.
+ * Reads `seats`, `counts`, `secrets` and `real_servers`; moves a pool's cursor.
+ * Leaves with NO_REAL_SERVER, or goes on with a real server. internal/sched holds
+ * the oracle that this is tested against, pick for pick.
  */
 #pragma once
 
 #include "service.h"
+#include "hash.h"
 
-/* rr, wrr: the daemon wrote down whose turn it is; take the next. */
-static __always_inline struct seat *sched_turn(struct pool *pool)
+/* mh: the hash of the client, which nobody knows who does not know the secret. */
+static __always_inline __u64 sched_keyed(struct packet *p, bool with_port)
 {
+	__u32 first = 0;
+	struct secret *secret = bpf_map_lookup_elem(&secrets, &first);
+
+	if (!secret)
+		return 0; /* never: there is one entry */
+	return hash_keyed(secret, &p->key.client, p->key.client_port, with_port);
+}
+
+/* The number of the turn to take, modulo their number. */
+static __always_inline __u64 sched_number(struct packet *p)
+{
+	struct pool *pool = p->pool;
+	bool with_port = pool->flags & POOL_PORT;
+
+	switch (pool->scheduler) {
+	case SCHEDULER_SH:
+		return hash_kernel(&p->key.client, with_port ? p->key.client_port : 0);
+	case SCHEDULER_MH:
+		return sched_keyed(p, with_port);
+	default:
+		return __sync_fetch_and_add(&pool->cursor, 1);
+	}
+}
+
+/*
+ * rr, wrr, sh, mh: the daemon wrote down whose turn it is. A turn of sh or mh may
+ * be that of a server that was quiesced.
+ */
+static __always_inline struct seat *sched_turn(struct packet *p)
+{
+	struct pool *pool = p->pool;
 	__u32 turns = pool->turns, at;
+	struct seat *seat;
 
 	if (!turns)
 		return NULL;
-	at = pool->first + pool->servers + __sync_fetch_and_add(&pool->cursor, 1) % turns;
-	return bpf_map_lookup_elem(&seats, &at);
+	at = pool->first + pool->servers + sched_number(p) % turns;
+	seat = bpf_map_lookup_elem(&seats, &at);
+	return seat && seat->weight > 0 ? seat : NULL;
 }
 
 struct sched_scan {
@@ -45,13 +79,13 @@ static long sched_look(__u32 i, struct sched_scan *scan)
 
 	if (!seat)
 		return 1;
-	if (!seat->weight)
+	if (seat->weight <= 0)
 		return 0;
 	count = bpf_map_lookup_elem(&counts, &seat->real_server);
 	if (!count)
 		return 1;
 	load = sched_load(*(volatile __u64 *)count);
-	weight = scan->weighted ? seat->weight : 1;
+	weight = scan->weighted ? (__u32)seat->weight : 1;
 	if (scan->found && scan->best_load * weight <= load * scan->best_weight)
 		return 0;
 	scan->found = 1;
@@ -85,7 +119,7 @@ static __always_inline enum reason sched_pick(struct packet *p)
 			return REASON_NO_REAL_SERVER;
 		p->server_id = scan.best;
 	} else {
-		struct seat *seat = sched_turn(pool);
+		struct seat *seat = sched_turn(p);
 
 		if (!seat)
 			return REASON_NO_REAL_SERVER;

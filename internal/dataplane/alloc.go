@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -20,6 +21,8 @@ type extents struct {
 }
 
 type extent struct{ first, length uint32 }
+
+func byFirst(x extent, first uint32) int { return cmp.Compare(x.first, first) }
 
 // newExtents returns an allocator of [first, first+length).
 func newExtents(what string, first, length uint32) extents {
@@ -46,12 +49,27 @@ func (e *extents) take(n uint32) (uint32, error) {
 	return 0, fmt.Errorf("no room for %d more %s: %w", n, e.what, lvs.ErrFull)
 }
 
+// takeLast is take from the other end.
+func (e *extents) takeLast(n uint32) (uint32, error) {
+	for i, run := range slices.Backward(e.free) {
+		if run.length < n || n == 0 {
+			continue
+		}
+		rest := run.length - n
+		if e.free[i].length = rest; rest == 0 {
+			e.free = slices.Delete(e.free, i, i+1)
+		}
+		return run.first + rest, nil
+	}
+	return e.take(n) // nothing, or an error
+}
+
 // put gives a run back.
 func (e *extents) put(first, n uint32) {
 	if n == 0 {
 		return
 	}
-	i, _ := slices.BinarySearchFunc(e.free, first, func(x extent, first uint32) int { return int(x.first) - int(first) })
+	i, _ := slices.BinarySearchFunc(e.free, first, byFirst)
 	e.free = slices.Insert(e.free, i, extent{first, n})
 	if i+1 < len(e.free) && e.free[i].first+e.free[i].length == e.free[i+1].first {
 		e.free[i].length += e.free[i+1].length
@@ -63,16 +81,26 @@ func (e *extents) put(first, n uint32) {
 	}
 }
 
-// reserve marks a run that is in use already. It has to be free.
-func (e *extents) reserve(first, n uint32) {
-	for i, run := range e.free {
-		if n > 0 && first >= run.first && first+n <= run.first+run.length {
-			e.free = slices.Delete(e.free, i, i+1)
-			e.put(run.first, first-run.first)
-			e.put(first+n, run.first+run.length-first-n)
-			return
-		}
+// reserve marks a run that is in use already, and tells whether it was free.
+func (e *extents) reserve(first, n uint32) bool {
+	if n == 0 {
+		return true
 	}
+	i, found := slices.BinarySearchFunc(e.free, first, byFirst)
+	if !found {
+		i-- // the last run that begins before it
+	}
+	if i < 0 {
+		return false
+	}
+	run := e.free[i]
+	if uint64(first)+uint64(n) > uint64(run.first)+uint64(run.length) {
+		return false
+	}
+	e.free = slices.Delete(e.free, i, i+1)
+	e.put(run.first, first-run.first)
+	e.put(first+n, run.first+run.length-first-n)
+	return true
 }
 
 // left returns how much is free.

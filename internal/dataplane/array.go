@@ -36,6 +36,13 @@ func (a *array[T]) open(m *ebpf.Map) error {
 	return nil
 }
 
+// bytes returns the memory of n elements.
+func (a *array[T]) bytes(first, n uint32) []byte {
+	var item T
+	size := uint64(unsafe.Sizeof(item))
+	return a.memory[size*uint64(first) : size*(uint64(first)+uint64(n))]
+}
+
 func (a *array[T]) close() {
 	if a.memory != nil {
 		_ = unix.Munmap(a.memory) // nothing to do about it, and nothing lost

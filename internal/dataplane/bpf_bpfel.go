@@ -99,8 +99,17 @@ type bpfPool struct {
 	Cursor    uint64
 	Start     uint64
 	Last      uint32
-	Zero      uint32
+	Flags     uint32
+	Zero      uint64
 }
+
+type bpfPoolFlag uint32
+
+const (
+	bpfPoolFlagPOOL_FALLBACK bpfPoolFlag = 1
+	bpfPoolFlagPOOL_PORT     bpfPoolFlag = 2
+	bpfPoolFlagPOOL_FLAG_3   bpfPoolFlag = 4
+)
 
 type bpfRealServer struct {
 	_          structs.HostLayout
@@ -151,12 +160,19 @@ const (
 	bpfSchedulerSCHEDULER_WRR  bpfScheduler = 2
 	bpfSchedulerSCHEDULER_LC   bpfScheduler = 3
 	bpfSchedulerSCHEDULER_WLC  bpfScheduler = 4
+	bpfSchedulerSCHEDULER_SH   bpfScheduler = 5
+	bpfSchedulerSCHEDULER_MH   bpfScheduler = 6
 )
 
 type bpfSeat struct {
 	_          structs.HostLayout
 	RealServer uint32
-	Weight     uint32
+	Weight     int32
+}
+
+type bpfSecret struct {
+	_   structs.HostLayout
+	Key [2]uint64
 }
 
 type bpfServerState uint32
@@ -211,6 +227,7 @@ const (
 	bpfMapRealServers   = "real_servers"
 	bpfMapReasons       = "reasons"
 	bpfMapSeats         = "seats"
+	bpfMapSecrets       = "secrets"
 	bpfMapServerStats   = "server_stats"
 	bpfMapServerZeros   = "server_zeros"
 	bpfMapServiceIds    = "service_ids"
@@ -282,6 +299,7 @@ type bpfMapSpecs struct {
 	RealServers  *ebpf.MapSpec `ebpf:"real_servers"`
 	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
 	Seats        *ebpf.MapSpec `ebpf:"seats"`
+	Secrets      *ebpf.MapSpec `ebpf:"secrets"`
 	ServerStats  *ebpf.MapSpec `ebpf:"server_stats"`
 	ServerZeros  *ebpf.MapSpec `ebpf:"server_zeros"`
 	ServiceIds   *ebpf.MapSpec `ebpf:"service_ids"`
@@ -327,6 +345,7 @@ type bpfMaps struct {
 	RealServers  *ebpf.Map `ebpf:"real_servers"`
 	Reasons      *ebpf.Map `ebpf:"reasons"`
 	Seats        *ebpf.Map `ebpf:"seats"`
+	Secrets      *ebpf.Map `ebpf:"secrets"`
 	ServerStats  *ebpf.Map `ebpf:"server_stats"`
 	ServerZeros  *ebpf.Map `ebpf:"server_zeros"`
 	ServiceIds   *ebpf.Map `ebpf:"service_ids"`
@@ -347,6 +366,7 @@ func (m *bpfMaps) Close() error {
 		m.RealServers,
 		m.Reasons,
 		m.Seats,
+		m.Secrets,
 		m.ServerStats,
 		m.ServerZeros,
 		m.ServiceIds,

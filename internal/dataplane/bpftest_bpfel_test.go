@@ -25,6 +25,7 @@ const (
 	bpfTestMapRealServers   = "real_servers"
 	bpfTestMapReasons       = "reasons"
 	bpfTestMapSeats         = "seats"
+	bpfTestMapSecrets       = "secrets"
 	bpfTestMapServerStats   = "server_stats"
 	bpfTestMapServerZeros   = "server_zeros"
 	bpfTestMapServiceIds    = "service_ids"
@@ -99,6 +100,7 @@ type bpfTestMapSpecs struct {
 	RealServers  *ebpf.MapSpec `ebpf:"real_servers"`
 	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
 	Seats        *ebpf.MapSpec `ebpf:"seats"`
+	Secrets      *ebpf.MapSpec `ebpf:"secrets"`
 	ServerStats  *ebpf.MapSpec `ebpf:"server_stats"`
 	ServerZeros  *ebpf.MapSpec `ebpf:"server_zeros"`
 	ServiceIds   *ebpf.MapSpec `ebpf:"service_ids"`
@@ -145,6 +147,7 @@ type bpfTestMaps struct {
 	RealServers  *ebpf.Map `ebpf:"real_servers"`
 	Reasons      *ebpf.Map `ebpf:"reasons"`
 	Seats        *ebpf.Map `ebpf:"seats"`
+	Secrets      *ebpf.Map `ebpf:"secrets"`
 	ServerStats  *ebpf.Map `ebpf:"server_stats"`
 	ServerZeros  *ebpf.Map `ebpf:"server_zeros"`
 	ServiceIds   *ebpf.Map `ebpf:"service_ids"`
@@ -165,6 +168,7 @@ func (m *bpfTestMaps) Close() error {
 		m.RealServers,
 		m.Reasons,
 		m.Seats,
+		m.Secrets,
 		m.ServerStats,
 		m.ServerZeros,
 		m.ServiceIds,

@@ -3,7 +3,6 @@
 package dataplane
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -43,25 +42,12 @@ func (p *Plane) Connections(each func(lvs.Connection) error) error {
 }
 
 func (p *Plane) connectionsAt(now time.Duration, each func(lvs.Connection) error) error {
-	const batch = 4096
-	keys, words := make([]bpfConnKey, batch), make([]uint64, batch)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := p.objects.Connections.BatchLookup(&cursor, keys, words, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("read connections: %w", err)
+	return walk(p.objects.Connections, func(key bpfConnKey, word uint64) error {
+		if c, alive := p.decodeConnection(key, word, now); alive {
+			return each(c)
 		}
-		for i := range n {
-			if c, alive := p.decodeConnection(keys[i], words[i], now); alive {
-				if err := each(c); err != nil {
-					return err
-				}
-			}
-		}
-		if err != nil {
-			return nil // the end of the map
-		}
-	}
+		return nil
+	})
 }
 
 func (p *Plane) decodeConnection(k bpfConnKey, raw uint64, now time.Duration) (lvs.Connection, bool) {

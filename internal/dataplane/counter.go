@@ -4,6 +4,7 @@ package dataplane
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -12,36 +13,103 @@ import (
 	"lvx/internal/lvs"
 )
 
-// sumStats adds up the statistics of all CPUs.
-func sumStats(stats *ebpf.Map, id uint32) (sum bpfStats, err error) {
-	var cpus []bpfStats
-	if err := stats.Lookup(id, &cpus); err != nil {
-		return sum, fmt.Errorf("read statistics: %w", err)
+// Services returns the services as Load does, with what was counted and with the
+// next hops. The lock is not held while statistics are read.
+func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
+	readings, err := p.read()
+	if err != nil {
+		return nil, err
 	}
+	var ids, servers uint32 // how many of each table there are to be read
+	for _, r := range readings {
+		if r.found {
+			ids = max(ids, r.id+1)
+		}
+		for _, seat := range r.seats {
+			servers = max(servers, seat.ID+1)
+		}
+	}
+	services, err := readStats(p.objects.ServiceStats, p.objects.ServiceZeros, ids)
+	if err != nil {
+		return nil, err
+	}
+	each, err := readStats(p.objects.ServerStats, p.objects.ServerZeros, servers)
+	if err != nil {
+		return nil, err
+	}
+	hops := p.hops.statuses()
+	list := make([]lvs.ServiceStatus, 0, len(readings))
+	for _, r := range readings {
+		list = append(list, p.serviceStatus(r, services, each, hops))
+	}
+	return list, nil
+}
+
+func (p *Plane) serviceStatus(r reading, services, servers []lvs.Stats, hops map[netip.Addr]lvs.NextHop) lvs.ServiceStatus {
+	s := lvs.ServiceStatus{
+		ServiceKey: r.service.ServiceKey, Scheduler: r.service.Scheduler, Flags: r.service.Flags,
+		RealServers: make([]lvs.RealServerStatus, 0, len(r.seats)),
+	}
+	if r.found {
+		s.Stats = services[r.id]
+	}
+	for i, seat := range r.seats {
+		server := lvs.RealServerStatus{
+			RealServer: r.service.RealServers[i],
+			Counts:     decodeCounts(atomic.LoadUint64(&p.arrays.counts.items[seat.ID])),
+			Stats:      servers[seat.ID],
+			NextHop:    lvs.NextHop{State: lvs.NextHopUnresolved},
+		}
+		if hop, known := hops[server.Address.Addr()]; known {
+			server.NextHop = hop
+		}
+		s.RealServers = append(s.RealServers, server)
+	}
+	return s
+}
+
+// readStats returns the statistics of the first n ids since each was last set to 0.
+func readStats(stats, zeros *ebpf.Map, n uint32) ([]lvs.Stats, error) {
+	// The zeros first: what they are subtracted from only grows meanwhile.
+	zero, err := readArray[bpfStats](zeros, n, 1)
+	if err != nil {
+		return nil, err
+	}
+	cpus := ebpf.MustPossibleCPU()
+	counted, err := readArray[bpfStats](stats, n, cpus)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]lvs.Stats, n)
+	for id := range list {
+		list[id] = decodeStats(addStats(sumStats(counted[id*cpus:][:cpus]), zero[id], -1))
+	}
+	return list, nil
+}
+
+// sumStats adds up the statistics of all CPUs.
+func sumStats(cpus []bpfStats) (sum bpfStats) {
 	for _, s := range cpus {
 		sum = addStats(sum, s, 1)
 	}
-	return sum, nil
+	return sum
 }
 
-// readStats returns the statistics since they were last set to 0.
-func readStats(stats, zeros *ebpf.Map, id uint32) (lvs.Stats, error) {
-	var zero bpfStats
-	if err := zeros.Lookup(id, &zero); err != nil {
-		return lvs.Stats{}, fmt.Errorf("read statistics: %w", err)
+// zeroStats notes what the statistics of some ids stand at: the counters themselves
+// are never reset, since packets are counting.
+func zeroStats(stats, zeros *ebpf.Map, ids []uint32) error {
+	if len(ids) == 0 {
+		return nil
 	}
-	sum, err := sumStats(stats, id)
-	return decodeStats(addStats(sum, zero, -1)), err
-}
-
-// zeroStats notes what the statistics stand at: the counters themselves are
-// never reset, since packets are counting.
-func zeroStats(stats, zeros *ebpf.Map, id uint32) error {
-	sum, err := sumStats(stats, id)
-	if err != nil {
-		return err
+	sums := make([]bpfStats, len(ids))
+	for i, id := range ids {
+		var cpus []bpfStats
+		if err := stats.Lookup(id, &cpus); err != nil {
+			return fmt.Errorf("read statistics: %w", err)
+		}
+		sums[i] = sumStats(cpus)
 	}
-	if err := zeros.Put(id, sum); err != nil {
+	if _, err := zeros.BatchUpdate(ids, sums, nil); err != nil {
 		return fmt.Errorf("zero statistics: %w", err)
 	}
 	return nil

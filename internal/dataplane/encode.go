@@ -8,11 +8,13 @@ import (
 	"math/bits"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"lvx/internal/lvs"
+	"lvx/internal/sched"
 )
 
 // This file is the only border between lvs's nouns and the maps' bytes.
@@ -48,6 +50,55 @@ var schedulers = map[lvs.Scheduler]bpfScheduler{
 	lvs.WRR: bpfSchedulerSCHEDULER_WRR,
 	lvs.LC:  bpfSchedulerSCHEDULER_LC,
 	lvs.WLC: bpfSchedulerSCHEDULER_WLC,
+	lvs.SH:  bpfSchedulerSCHEDULER_SH,
+	lvs.MH:  bpfSchedulerSCHEDULER_MH,
+}
+
+// poolFlags are the bits by the names that every scheduler takes.
+var poolFlags = []struct {
+	name string
+	bit  bpfPoolFlag
+}{
+	{"flag-1", bpfPoolFlagPOOL_FALLBACK},
+	{"flag-2", bpfPoolFlagPOOL_PORT},
+	{"flag-3", bpfPoolFlagPOOL_FLAG_3},
+}
+
+func encodeFlags(s lvs.Scheduler, flags lvs.SchedulerFlags) (bits uint32) {
+	names := flags.Names()
+	for _, f := range poolFlags {
+		own, err := lvs.ParseSchedulerFlags(s, []string{f.name})
+		if err == nil && slices.Contains(names, string(own)) {
+			bits |= uint32(f.bit)
+		}
+	}
+	return bits
+}
+
+func decodeFlags(s lvs.Scheduler, bits uint32) lvs.SchedulerFlags {
+	var names []string
+	for _, f := range poolFlags {
+		if bits&uint32(f.bit) != 0 {
+			names = append(names, f.name)
+		}
+	}
+	flags, _ := lvs.ParseSchedulerFlags(s, names) // every scheduler takes those names
+	return flags
+}
+
+// encodeWeight and decodeSeat: see struct seat in types.h.
+func encodeWeight(s sched.Seat) int32 {
+	if s.Weight == 0 {
+		return -int32(s.Last)
+	}
+	return int32(s.Weight)
+}
+
+func decodeSeat(s bpfSeat) sched.Seat {
+	if s.Weight < 0 {
+		return sched.Seat{ID: s.RealServer, Last: uint32(-s.Weight)}
+	}
+	return sched.Seat{ID: s.RealServer, Weight: uint32(s.Weight), Last: uint32(s.Weight)}
 }
 
 var methods = map[lvs.Method]bpfMethod{lvs.DR: bpfMethodMETHOD_DR}

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"lvx/internal/lvs"
+	"lvx/internal/sched"
 )
 
 var drawAddr = rapid.Custom(func(t *rapid.T) netip.Addr {
@@ -40,6 +41,19 @@ func TestEncodeRoundTrips(t *testing.T) {
 	for s := range schedulers {
 		if got := decodeName(schedulers, schedulers[s]); got != s {
 			t.Errorf("scheduler %s became %s", s, got)
+		}
+		for bits := range uint32(8) {
+			if got := encodeFlags(s, decodeFlags(s, bits)); got != bits {
+				t.Errorf("scheduler %s: flags %x became %x", s, bits, got)
+			}
+		}
+	}
+	if flags := decodeFlags(lvs.SH, uint32(bpfPoolFlagPOOL_PORT)); flags != "sh-port" {
+		t.Errorf("the flag for the port is %q", flags)
+	}
+	for _, s := range []sched.Seat{{ID: 7}, {ID: 7, Weight: lvs.MaxWeight, Last: lvs.MaxWeight}, {ID: 7, Last: lvs.MaxWeight}} {
+		if got := decodeSeat(bpfSeat{RealServer: s.ID, Weight: encodeWeight(s)}); got != s {
+			t.Errorf("seat %+v became %+v", s, got)
 		}
 	}
 }
@@ -92,7 +106,11 @@ func TestExtents(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"take": func(t *rapid.T) {
 				n := rapid.Uint32Range(1, 9).Draw(t, "n")
-				first, err := e.take(n)
+				take := e.take
+				if rapid.Bool().Draw(t, "from the other end") {
+					take = e.takeLast
+				}
+				first, err := take(n)
 				if err != nil {
 					return
 				}

@@ -14,10 +14,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"lvx/internal/lvs"
-	"lvx/internal/sched"
 )
 
 // The life of a connection as kernel IPVS's input-only table has it: after each
@@ -237,6 +235,44 @@ func TestRemovedServerIsFreed(t *testing.T) {
 	}
 }
 
+// One that came back stays, however long it has no connection then.
+func TestServerThatCameBackStays(t *testing.T) {
+	r := newRig(t)
+	one, two := server("10.0.0.1:80", 1), server("10.0.0.2:80", 0)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, one, two)
+	r.send(frame{}.bytes(t))
+	for _, servers := range [][]lvs.RealServer{{two}, {one, two}} {
+		if err := r.Put(lvs.Service{ServiceKey: key, Scheduler: lvs.RR, RealServers: servers}); err != nil {
+			t.Fatal(err)
+		}
+		r.reclaim()
+	}
+	r.now += time.Hour
+	r.sweep()
+	r.reclaim()
+	r.send(frame{}.bytes(t))
+	if verdict, _ := r.send(frame{flags: "A"}.bytes(t)); verdict != xdpTX || len(r.table.servers) != 2 {
+		t.Errorf("verdict %d, %d real servers, reasons %v", verdict, len(r.table.servers), r.reasons())
+	}
+}
+
+// What a next hop was for its last address it is not for another.
+func TestNextHopUsedAgain(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	if err := r.Delete(key); err != nil {
+		t.Fatal(err)
+	}
+	r.reclaim()
+	r.reclaim()
+	if err := r.Put(lvs.Service{ServiceKey: key, Scheduler: lvs.RR, RealServers: []lvs.RealServer{server("10.0.0.2:80", 1)}}); err != nil {
+		t.Fatal(err)
+	}
+	if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpDrop || r.reasons()["NO_NEIGHBOUR"] != 1 || r.hops.hops[netip.MustParseAddr("10.0.0.2")].index != 1 {
+		t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
+	}
+}
+
 // A new owner of an id does not inherit connections, should any have stayed.
 func TestGenerations(t *testing.T) {
 	r := newRig(t)
@@ -286,6 +322,27 @@ func TestZero(t *testing.T) {
 	want := lvs.Stats{InPackets: 1, InBytes: 40}
 	if s := r.list()[0]; s.Stats != want || s.RealServers[0].Stats != want {
 		t.Errorf("one packet later: %+v", s)
+	}
+}
+
+// A real server that gets the id of one that was freed does not inherit what was
+// counted for it.
+func TestStatisticsOfAnIDUsedAgain(t *testing.T) {
+	r := newRig(t)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	r.send(frame{}.bytes(t))
+	if err := r.Put(lvs.Service{ServiceKey: key, Scheduler: lvs.RR}); err != nil {
+		t.Fatal(err)
+	}
+	r.now += time.Hour
+	r.sweep()
+	r.reclaim()
+	r.service(key.String(), lvs.RR, server("10.0.0.2:80", 1))
+	if s := r.status(key, "10.0.0.2:80"); s.Stats != (lvs.Stats{}) || r.table.servers[serverKey{key, s.Address}] != 0 {
+		t.Errorf("it has %+v", s)
+	}
+	if s := r.list()[0].Stats; s.Connections != 1 {
+		t.Errorf("and the service has %+v", s)
 	}
 }
 
@@ -413,7 +470,7 @@ func TestAdoptHalfAChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Plane.list(r.table.services[key], seats)
+		r.bind(seats[0].ID, r.table.services[key], netip.MustParseAddr("10.0.0.2"))
 		r.reopen(r.options)
 		if s := r.list(); len(s) != 1 || len(s[0].RealServers) != 1 || s[0].RealServers[0].Address.String() != "10.0.0.1:80" {
 			t.Errorf("services %+v", s)
@@ -497,120 +554,6 @@ func TestInstanceIsExclusive(t *testing.T) {
 	for _, bad := range []string{"", "a/b", "..", "a.b", strings.Repeat("x", 33)} {
 		if _, err := Acquire(DefaultBPFFS, bad); err == nil {
 			t.Errorf("instance %q was taken", bad)
-		}
-	}
-}
-
-// The C schedulers pick what the oracle picks, packet for packet, whatever
-// changes in between and however connections come and go.
-func TestSchedulersFollowOracle(t *testing.T) {
-	for _, scheduler := range lvs.Schedulers() {
-		t.Run(string(scheduler), func(t *testing.T) {
-			r := newRig(t)
-			key := parseKey("tcp 198.51.100.1:80")
-			flow := 0
-			rapid.Check(t, func(t *rapid.T) {
-				s := lvs.Service{ServiceKey: key, Scheduler: scheduler}
-				oracle := sched.NewOracle(scheduler)
-				drop := func() {
-					_ = r.Delete(key)
-					r.now += time.Hour
-					r.sweep()
-					r.reclaim()
-				}
-				drop()
-				put := func() {
-					if err := r.Put(s); err != nil {
-						t.Fatal(err)
-					}
-					for _, rs := range s.RealServers {
-						r.hop(rs.Address.Addr(), path{state: bpfHopStateHOP_READY, mac: serverMAC, ifindex: inIfindex, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: 1500})
-					}
-				}
-				put()
-				address := func(id uint32) string { return fmt.Sprintf("10.0.0.%d:80", id) }
-				counts := func(id uint32) lvs.Counts { return r.counts(key, address(id)) }
-				weight := rapid.Uint32Range(0, 9)
-				next := uint32(1)
-				t.Repeat(map[string]func(*rapid.T){
-					"add": func(t *rapid.T) {
-						if next > 200 {
-							t.Skip("enough")
-						}
-						w := weight.Draw(t, "weight")
-						s.RealServers = append([]lvs.RealServer{server(address(next), w)}, s.RealServers...)
-						oracle.Add(sched.Seat{ID: next, Weight: w})
-						next++
-						put()
-					},
-					"weight": func(t *rapid.T) {
-						if len(s.RealServers) == 0 {
-							t.Skip("none")
-						}
-						i := rapid.IntRange(0, len(s.RealServers)-1).Draw(t, "index")
-						w := weight.Draw(t, "weight")
-						s = s.Clone()
-						s.RealServers[i].Weight = w
-						id := s.RealServers[i].Address.Addr().As4()[3]
-						oracle.SetWeight(uint32(id), w)
-						put()
-					},
-					"remove": func(t *rapid.T) {
-						if len(s.RealServers) == 0 {
-							t.Skip("none")
-						}
-						i := rapid.IntRange(0, len(s.RealServers)-1).Draw(t, "index")
-						id := s.RealServers[i].Address.Addr().As4()[3]
-						s = s.Clone()
-						s.RealServers = append(s.RealServers[:i], s.RealServers[i+1:]...)
-						oracle.Remove(uint32(id))
-						put()
-					},
-					"time": func(*rapid.T) {
-						r.now += 50 * time.Second
-						r.sweep()
-					},
-					"connect": func(t *rapid.T) {
-						want, some := oracle.Pick(counts)
-						client := fmt.Sprintf("192.0.%d.%d:%d", 2+flow/250/60000, 1+flow%250, 1024+flow/250%60000)
-						flow++
-						verdict, _ := r.send(frame{client: client}.bytes(t))
-						if !some {
-							if verdict != xdpDrop {
-								t.Fatalf("nobody is usable, but verdict %d", verdict)
-							}
-							return
-						}
-						if rapid.Bool().Draw(t, "ends") {
-							r.send(frame{client: client, flags: "FA"}.bytes(t))
-						}
-						for _, c := range r.connections() {
-							if c.Client.String() == client && c.RealServer.String() != address(want) {
-								t.Fatalf("picked %s, the oracle %s", c.RealServer, address(want))
-							}
-						}
-					},
-				})
-			})
-		})
-	}
-}
-
-// A service that nobody serves drops what would open a connection, says so, and
-// makes none; connections that it has go on.
-func TestNoRealServer(t *testing.T) {
-	for _, scheduler := range lvs.Schedulers() {
-		for name, servers := range map[string][]lvs.RealServer{"none": nil, "weight 0": {server("10.0.0.1:80", 0), server("10.0.0.2:80", 0)}} {
-			t.Run(string(scheduler)+", "+name, func(t *testing.T) {
-				r := newRig(t)
-				r.service("tcp 198.51.100.1:80", scheduler, servers...)
-				if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpDrop || r.reasons()["NO_REAL_SERVER"] != 1 {
-					t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
-				}
-				if n := len(r.connections()); n != 0 {
-					t.Errorf("%d connections", n)
-				}
-			})
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -34,6 +35,7 @@ type hop struct {
 	index uint32
 	users map[uint32]bool // ids of the real servers that point to it
 	link  int             // the interface that has the neighbour, 0 if not known
+	seen  path            // what the kernel said last
 }
 
 func newHopTable(p *Plane) *hopTable {
@@ -44,19 +46,42 @@ func newHopTable(p *Plane) *hopTable {
 	}
 }
 
-// adopt takes over what a real server's record says, which is not 0. A daemon that
-// was killed may have turned only some records of an address to a new entry: all
-// get the first.
-func (t *hopTable) adopt(addr netip.Addr, id, index uint32) {
+// adopt takes over the next hop that a real server's record names. A daemon that was
+// killed may have turned only some records of an address to a new entry: all get the
+// first. One that cannot be, or that another address has, becomes a new one.
+//
+// Returns lvs.ErrFull if there is no room for it.
+func (t *hopTable) adopt(addr netip.Addr, id, index uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.hops[addr]
+	if h == nil && t.indexes.reserve(index, 1) {
+		h = t.add(addr, index)
+	}
 	if h == nil {
-		h = &hop{index: index, users: map[uint32]bool{}}
-		t.hops[addr] = h
-		t.indexes.reserve(index, 1)
+		var err error
+		if h, err = t.addNew(addr); err != nil {
+			return err
+		}
 	}
 	t.point(h, id)
+	return nil
+}
+
+func (t *hopTable) add(addr netip.Addr, index uint32) *hop {
+	h := &hop{index: index, users: map[uint32]bool{}}
+	t.hops[addr] = h
+	return h
+}
+
+// addNew adds one that is not resolved yet.
+func (t *hopTable) addNew(addr netip.Addr) (*hop, error) {
+	index, err := t.indexes.take(1)
+	if err != nil {
+		return nil, err
+	}
+	*t.item(index) = bpfNextHop{}
+	return t.add(addr, index), nil
 }
 
 // point makes a real server's packets take a next hop.
@@ -72,17 +97,27 @@ func (t *hopTable) acquire(addr netip.Addr, id uint32) error {
 	defer t.mu.Unlock()
 	h := t.hops[addr]
 	if h == nil {
-		index, err := t.indexes.take(1)
-		if err != nil {
+		var err error
+		if h, err = t.addNew(addr); err != nil {
 			return err
 		}
-		t.item(index).MacState = 0
-		h = &hop{index: index, users: map[uint32]bool{}}
-		t.hops[addr] = h
 		t.refresh(addr, h)
 	}
 	t.point(h, id)
 	return nil
+}
+
+// bind points a real server to its next hop again, and tells whether it pointed to
+// another.
+func (t *hopTable) bind(addr netip.Addr, id uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hops[addr]
+	if t.plane.arrays.servers.items[id].NextHop == h.index {
+		return false
+	}
+	t.point(h, id)
+	return true
 }
 
 // release forgets a user, and the next hop with its last one.
@@ -115,6 +150,7 @@ func (t *hopTable) item(index uint32) *bpfNextHop { return &t.plane.arrays.hops.
 
 // path is where frames for an address go.
 type path struct {
+	name    string // of the interface, if this is one's own path
 	state   bpfHopState
 	mac     net.HardwareAddr
 	ifindex int    // of the port, where frames leave
@@ -167,17 +203,78 @@ func (t *hopTable) status(addr netip.Addr) lvs.NextHop {
 	if h == nil {
 		return lvs.NextHop{State: lvs.NextHopUnresolved}
 	}
+	return t.describe(t.read(h))
+}
+
+// statuses returns all of them by address.
+func (t *hopTable) statuses() map[netip.Addr]lvs.NextHop {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make(map[netip.Addr]lvs.NextHop, len(t.hops))
+	for addr, h := range t.hops {
+		all[addr] = t.describe(t.read(h))
+	}
+	return all
+}
+
+// read returns what packets find.
+func (t *hopTable) read(h *hop) path {
 	item := t.item(h.index)
 	mac, state := decodeMAC(atomic.LoadUint64(&item.MacState))
-	s := lvs.NextHop{State: hopStates[state]}
-	if state == bpfHopStateHOP_READY {
-		s.MAC = mac.String()
-		s.Interface = t.plane.portName(int(item.Ifindex))
-		if item.Vlan != uint16(bpfHopStateVLAN_KEEP) {
-			s.VLAN = item.Vlan
-		}
+	return path{state: state, mac: mac, ifindex: int(item.Ifindex), vlan: item.Vlan, mtu: int(item.Mtu)}
+}
+
+// describe names the way only if frames can take it.
+func (t *hopTable) describe(p path) lvs.NextHop {
+	s := lvs.NextHop{State: hopStates[p.state]}
+	if p.state == bpfHopStateHOP_READY {
+		s.MAC = p.mac.String()
+		s.Interface, s.VLAN = t.exit(p)
 	}
 	return s
+}
+
+// exit names the interface where frames leave, and their tag.
+func (t *hopTable) exit(p path) (name string, vlan uint16) {
+	if p.vlan != uint16(bpfHopStateVLAN_KEEP) {
+		vlan = p.vlan
+	}
+	if port, known := t.ports[p.ifindex]; known {
+		return port.name, vlan
+	}
+	return fmt.Sprintf("if%d", p.ifindex), vlan
+}
+
+// neighbours returns all next hops, in no order.
+func (t *hopTable) neighbours() []lvs.Neighbour {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]lvs.Neighbour, 0, len(t.hops))
+	for addr, h := range t.hops {
+		p := t.read(h)
+		n := lvs.Neighbour{Address: addr, NextHop: t.describe(p), MTU: uint16(p.mtu)}
+		if p.state != bpfHopStateHOP_READY { // the entry says no more than that
+			n.MTU = uint16(min(h.seen.mtu, 0xffff))
+		}
+		if p.state == bpfHopStateHOP_UNRESOLVED && h.seen.ifindex != 0 {
+			n.Interface, n.VLAN = t.exit(h.seen)
+		}
+		for id := range h.users {
+			if t.plane.arrays.servers.items[id].State == bpfServerStateSERVER_LISTED {
+				n.RealServers++
+			}
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// Neighbours returns the next hops of all real servers, by address. Those that were
+// taken out have one as long as they have connections, and are not counted.
+func (p *Plane) Neighbours() ([]lvs.Neighbour, error) {
+	list := p.hops.neighbours()
+	slices.SortFunc(list, func(a, b lvs.Neighbour) int { return a.Address.Compare(b.Address) })
+	return list, nil
 }
 
 // addresses returns all there are.

@@ -76,6 +76,7 @@ func (t *hopTable) refresh(addr netip.Addr, h *hop) {
 		t.plane.log.Warn("look up a next hop", "address", addr, "err", err)
 		return
 	}
+	h.seen = p
 	t.write(h, p)
 }
 
@@ -128,14 +129,14 @@ func (t *hopTable) listPorts() (map[int]path, error) {
 	}
 	ports := map[int]path{}
 	for _, l := range links {
-		ports[l.Attrs().Index] = path{ifindex: l.Attrs().Index, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: l.Attrs().MTU}
+		ports[l.Attrs().Index] = path{name: l.Attrs().Name, ifindex: l.Attrs().Index, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: l.Attrs().MTU}
 	}
 	for _, l := range links {
 		v, is := l.(*netlink.Vlan)
 		if !is {
 			continue
 		}
-		ports[v.Index] = path{ifindex: v.ParentIndex, vlan: uint16(v.VlanId), mtu: v.MTU}
+		ports[v.Index] = path{name: v.Name, ifindex: v.ParentIndex, vlan: uint16(v.VlanId), mtu: v.MTU}
 		if parent, here := ports[v.ParentIndex]; here && parent.vlan == uint16(bpfHopStateVLAN_KEEP) {
 			parent.vlan = 0 // the port has VLANs: what is in none of them has no tag
 			ports[v.ParentIndex] = parent

@@ -48,13 +48,18 @@ type Options struct {
 	Connections uint32
 	// Services and RealServers are the capacities of those tables. A real server
 	// counts once per service, and as long as it has connections. Default 4,096
-	// and 16,384; at most 2^20 real servers.
+	// and 16,384; at most 2^20 real servers. Tables that are pinned keep their sizes.
 	Services, RealServers uint32
+	// MHTable is how many slots a table of the scheduler mh has, a prime; one takes
+	// 8 bytes, and there is room for 64 tables at least. Fewer slots share out less
+	// evenly. Default 65,537. A service keeps the table that it has until it is
+	// changed.
+	MHTable uint32
 	// Log receives state changes. Default: none.
 	Log *slog.Logger
 
-	asked    uint32 // connections, before the default was put in
-	detached bool   // for tests: no interface, no next hops
+	asked    lvs.Capacity // before the defaults were put in
+	detached bool         // for tests: no interface, no next hops
 }
 
 // DefaultConnections and MaxConnections bound the connection table: 115 MB and
@@ -65,11 +70,12 @@ const (
 )
 
 func (o *Options) setDefaults() error {
-	o.asked = o.Connections
+	o.asked = lvs.Capacity{Connections: o.Connections, Services: o.Services, RealServers: o.RealServers}
 	set(&o.Mode, Auto)
 	set(&o.Connections, DefaultConnections)
 	set(&o.Services, 4096)
 	set(&o.RealServers, 16384)
+	set(&o.MHTable, sched.DefaultMHTable)
 	set(&o.Log, slog.New(slog.DiscardHandler))
 	if o.Mode != Auto && o.Mode != Native && o.Mode != Generic {
 		return fmt.Errorf("xdp mode %q is not one of auto, native, generic", o.Mode)
@@ -79,6 +85,12 @@ func (o *Options) setDefaults() error {
 	}
 	if o.RealServers > uint32(bpfConnWordCONN_SERVER_MASK)+1 {
 		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnWordCONN_SERVER_MASK+1)
+	}
+	if err := sched.CheckMHTable(o.MHTable); err != nil {
+		return err
+	}
+	if seats := o.seatCapacity(); seats > maxSeats {
+		return fmt.Errorf("%d services with tables of %d slots for mh take %d GB: lower director.mh_table or director.capacity.services", o.Services, o.MHTable, seats>>27)
 	}
 	return nil
 }
@@ -95,6 +107,7 @@ type Plane struct {
 	options  Options
 	log      *slog.Logger
 	notes    []lvs.Warning // what the operator should know of how it was opened
+	secret   sched.Secret
 	objects  bpfObjects
 	arrays   arrays
 	hops     *hopTable
@@ -120,7 +133,7 @@ func (i *Instance) Open(o Options) (*Plane, error) {
 	}
 	fresh := !i.Loaded()
 	p := &Plane{instance: i, options: o, log: o.Log}
-	p.ports = &portTable{plane: p, ports: map[int]*attached{}}
+	p.ports = &portTable{plane: p, ports: map[int]*attached{}, entries: map[uint32]bpfInterface{}}
 	if err := p.open(); err != nil {
 		p.Close()
 		if fresh {
@@ -144,14 +157,25 @@ func (p *Plane) open() error {
 	if err := p.initTimeouts(); err != nil {
 		return err
 	}
-	p.table.adopt(p)
-	if p.options.detached {
-		return nil
-	}
-	if err := p.openPorts(); err != nil {
+	if err := p.initSecret(); err != nil {
 		return err
 	}
-	return p.openHops()
+	if err := p.adopt(); err != nil {
+		return err
+	}
+	if !p.options.detached {
+		if err := p.openPorts(); err != nil {
+			return err
+		}
+		if err := p.openHops(); err != nil {
+			return err
+		}
+	}
+	repaired, err := p.Repair()
+	for _, what := range repaired {
+		p.log.Warn("repaired", "what", what)
+	}
+	return err
 }
 
 // load creates the maps that are not pinned yet, and the programs.
@@ -177,7 +201,7 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 		"counts":      o.RealServers, "real_servers": o.RealServers, "server_stats": o.RealServers, "server_zeros": o.RealServers,
 		"service_ids": o.Services, "services": o.Services, "service_stats": o.Services, "service_zeros": o.Services,
 		"pools":     2*o.Services + 64,
-		"seats":     4*o.RealServers + min(8*sched.MaxTurns, 64*o.RealServers),
+		"seats":     uint32(o.seatCapacity()),
 		"next_hops": 2*o.RealServers + 64,
 	}
 	for name, m := range spec.Maps {
@@ -195,15 +219,24 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 		if size > 0 {
 			m.MaxEntries = size
 		}
-		if name == "connections" && o.asked > 0 && o.asked != m.MaxEntries {
-			p.notes = append(p.notes, lvs.Warning{
-				Object: "connection table",
-				Text:   fmt.Sprintf("%d connections were asked for, but the table that is pinned holds %d and is kept, with the connections in it", o.asked, size),
-				Fix:    "stop the daemon, take the data plane away with lvx director unload (its connections are lost), and start again",
-			})
-		}
 	}
+	p.noteSize("connection", o.asked.Connections, spec.Maps["connections"])
+	p.noteSize("service", o.asked.Services, spec.Maps["services"])
+	p.noteSize("real server", o.asked.RealServers, spec.Maps["real_servers"])
 	return nil
+}
+
+// noteSize warns if a table has another size than was asked for, which is 0 if
+// nobody did.
+func (p *Plane) noteSize(what string, asked uint32, is *ebpf.MapSpec) {
+	if asked == 0 || asked == is.MaxEntries {
+		return
+	}
+	p.notes = append(p.notes, lvs.Warning{
+		Object: what + " table",
+		Text:   fmt.Sprintf("%d %ss were asked for, but the table that is pinned holds %d and is kept, with the %ss in it", asked, what, is.MaxEntries, what),
+		Fix:    "stop the daemon, take the data plane away with lvx director unload (its connections are lost), and start again",
+	})
 }
 
 // explainLoad says in one line what the operator can do about a load error.
@@ -219,7 +252,7 @@ func explainLoad(err error, instance string) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("load the data plane: %w; it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", err)
 	case errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("load the data plane: %w; ask for fewer --connections", err)
+		return fmt.Errorf("load the data plane: %w; ask for fewer --connections, or a smaller director.mh_table", err)
 	}
 	return fmt.Errorf("load the data plane: %w", err)
 }

@@ -31,8 +31,9 @@ type portTable struct {
 	plane  *Plane
 	handle *netlink.Handle
 
-	mu    sync.Mutex
-	ports map[int]*attached
+	mu      sync.Mutex
+	ports   map[int]*attached
+	entries map[uint32]bpfInterface // what `interfaces` should hold
 }
 
 type attached struct {
@@ -90,7 +91,7 @@ func (t *portTable) takeBack() {
 		}
 		err := errors.Join(
 			detach(t.plane.instance.link(index)), a.link.Close(),
-			restoreOffload(index, t.plane.interfaceFlags(index)), t.plane.objects.Interfaces.Delete(uint32(index)),
+			restoreOffload(index, t.plane.interfaceFlags(index)), t.deleteEntry(index),
 		)
 		if err != nil {
 			t.plane.log.Warn("take an interface back", "interface", a.Name, "err", err)
@@ -141,12 +142,16 @@ func (t *portTable) forgetInterfaces(here map[int]bool) {
 	var entry bpfInterface
 	var stale []uint32
 	for all := t.plane.objects.Interfaces.Iterate(); all.Next(&index, &entry); {
-		if t.ports[int(index)] == nil && (entry.Flags&flagOutputOnly == 0 || !here[int(index)]) {
+		_, known := t.entries[index]
+		switch {
+		case t.ports[int(index)] == nil && (entry.Flags&flagOutputOnly == 0 || !here[int(index)]):
 			stale = append(stale, index)
+		case !known:
+			t.entries[index] = entry // an earlier daemon's
 		}
 	}
 	for _, index := range stale {
-		err := errors.Join(restoreOffload(int(index), t.plane.interfaceFlags(int(index))), t.plane.objects.Interfaces.Delete(index))
+		err := errors.Join(restoreOffload(int(index), t.plane.interfaceFlags(int(index))), t.deleteEntry(int(index)))
 		if err != nil {
 			t.plane.log.Warn("forget an interface", "index", index, "err", err)
 		}
@@ -200,7 +205,7 @@ func (t *portTable) turnOffloadsOff(a *attached, l netlink.Link) error {
 	}
 	flags := t.plane.interfaceFlags(a.index)&^flagOutputOnly | off
 	a.OffloadsOff = offloadNames(flags)
-	if err := t.plane.putInterface(l, flags); err != nil {
+	if err := t.putEntry(l, flags); err != nil {
 		return err
 	}
 	if err := changeOffloads(a.Name, off, false); err != nil {
@@ -302,15 +307,14 @@ func (t *portTable) know(index int) error {
 	if t.handle == nil {
 		return nil
 	}
-	var entry bpfInterface
-	if t.plane.objects.Interfaces.Lookup(uint32(index), &entry) == nil {
+	if _, known := t.entries[uint32(index)]; known {
 		return nil
 	}
 	l, err := t.handle.LinkByIndex(index)
 	if err != nil {
 		return fmt.Errorf("interface %d: %w", index, err)
 	}
-	return t.plane.putInterface(l, flagOutputOnly)
+	return t.putEntry(l, flagOutputOnly)
 }
 
 func (p *Plane) interfaceFlags(index int) uint16 {
@@ -321,27 +325,24 @@ func (p *Plane) interfaceFlags(index int) uint16 {
 	return entry.Flags
 }
 
-func (p *Plane) putInterface(l netlink.Link, flags uint16) error {
-	entry := bpfInterface{Flags: flags}
+func (t *portTable) putEntry(l netlink.Link, flags uint16) error {
+	index, entry := uint32(l.Attrs().Index), bpfInterface{Flags: flags}
 	copy(entry.Mac[:], l.Attrs().HardwareAddr)
-	if err := p.objects.Interfaces.Put(uint32(l.Attrs().Index), entry); err != nil {
+	if err := t.plane.objects.Interfaces.Put(index, entry); err != nil {
 		return fmt.Errorf("interface %s: write interfaces: %w", l.Attrs().Name, err)
 	}
+	t.entries[index] = entry
 	return nil
 }
 
-func (p *Plane) portName(index int) string {
-	p.ports.mu.Lock()
-	defer p.ports.mu.Unlock()
-	if a := p.ports.ports[index]; a != nil {
-		return a.Name
+// deleteEntry does the opposite. It is no error if there is none.
+func (t *portTable) deleteEntry(index int) error {
+	delete(t.entries, uint32(index))
+	err := t.plane.objects.Interfaces.Delete(uint32(index))
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("interface %d: delete from interfaces: %w", index, err)
 	}
-	if p.ports.handle != nil {
-		if l, err := p.ports.handle.LinkByIndex(index); err == nil {
-			return l.Attrs().Name
-		}
-	}
-	return fmt.Sprintf("if%d", index)
+	return nil
 }
 
 // interfaces returns the interfaces that the data plane is attached to, by index.
@@ -445,22 +446,18 @@ func (t *portTable) learn(l netlink.Link) {
 	if a := t.ports[l.Attrs().Index]; a != nil {
 		a.Name = l.Attrs().Name
 	}
-	var entry bpfInterface
-	index := uint32(l.Attrs().Index)
-	if t.plane.objects.Interfaces.Lookup(index, &entry) != nil || slices.Equal(entry.Mac[:], l.Attrs().HardwareAddr) {
+	entry, known := t.entries[uint32(l.Attrs().Index)]
+	if !known || slices.Equal(entry.Mac[:], l.Attrs().HardwareAddr) {
 		return
 	}
-	if err := t.plane.putInterface(l, entry.Flags); err != nil {
+	if err := t.putEntry(l, entry.Flags); err != nil {
 		t.plane.log.Warn("learn a MAC address", "interface", l.Attrs().Name, "err", err)
 	}
 }
 
 // remove forgets an interface that is gone; called with the lock held.
 func (t *portTable) remove(index int) {
-	err := t.plane.objects.Interfaces.Delete(uint32(index))
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		err = nil
-	}
+	err := t.deleteEntry(index)
 	a := t.ports[index]
 	if a == nil {
 		return

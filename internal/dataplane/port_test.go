@@ -425,3 +425,68 @@ func TestNextHopsFollowTheKernel(t *testing.T) {
 		t.Errorf("the operator's neighbour is now %+v %v", n, err)
 	}
 }
+
+// Entries of `interfaces` that somebody changed with bpftool are written again.
+func TestRepairInterfaces(t *testing.T) {
+	p, v0 := networked(t)
+	defer p.Close()
+	index := uint32(v0.Attrs().Index)
+	var before bpfInterface
+	if err := p.objects.Interfaces.Lookup(index, &before); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		damage func() error
+		words  string
+	}{
+		{func() error { return p.objects.Interfaces.Delete(index) }, "interface v0 was missing from the map interfaces"},
+		{func() error { return p.objects.Interfaces.Put(index, bpfInterface{Mac: [6]byte{2, 9}}) }, "interface v0 was changed in the map interfaces"},
+		{func() error { return p.objects.Interfaces.Put(uint32(4242), before) }, "interface 4242 had no place in the map interfaces"},
+	} {
+		if err := c.damage(); err != nil {
+			t.Fatal(err)
+		}
+		repaired, err := p.Repair()
+		if err != nil || !slices.Equal(repaired, []string{c.words}) {
+			t.Errorf("repaired %q %v, want %q", repaired, err, c.words)
+		}
+		after := map[uint32]bpfInterface{}
+		err = walk(p.objects.Interfaces, func(index uint32, entry bpfInterface) error {
+			after[index] = entry
+			return nil
+		})
+		if err != nil || len(after) != 1 || after[index] != before {
+			t.Errorf("%s: now %v %v", c.words, after, err)
+		}
+	}
+}
+
+// Tables that are pinned keep their size, and the operator is told of each.
+func TestPinnedTablesKeepTheirSize(t *testing.T) {
+	i := acquire(t)
+	newVeth(t, "v0", "v0p")
+	open(t, i, "v0").Close()
+	notes := func(o Options) (objects []string) {
+		p, err := i.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for _, n := range p.notes {
+			objects = append(objects, n.Object)
+			if !strings.Contains(n.Text, "were asked for, but the table that is pinned holds") || !strings.Contains(n.Fix, "lvx director unload") {
+				t.Errorf("%+v", n)
+			}
+		}
+		return objects
+	}
+	if got := notes(Options{Connections: 2048, Services: 32, RealServers: 128}); !slices.Equal(got, []string{"connection table", "service table", "real server table"}) {
+		t.Errorf("all others: notes about %q", got)
+	}
+	if got := notes(Options{Connections: 1024, Services: 16, RealServers: 128}); !slices.Equal(got, []string{"real server table"}) {
+		t.Errorf("more real servers: notes about %q", got)
+	}
+	if got := append(notes(smallTables), notes(Options{})...); len(got) > 0 {
+		t.Errorf("the same, and none in particular: notes about %q", got)
+	}
+}

@@ -3,9 +3,16 @@
 package dataplane
 
 import (
+	"cmp"
+	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+
+	"lvx/internal/sched"
 )
 
 // retired holds what may be freed once no packet can see it any more. Safe for
@@ -29,11 +36,15 @@ func (r *retired) take() []func() {
 	return steps
 }
 
-func (p *Plane) retirePool(index uint32) {
-	pool := p.arrays.pools.items[index]
+// retirePool gives back what was taken for the pool of a service, whatever the map
+// says of it now.
+func (p *Plane) retirePool(e *serviceEntry) {
+	if e.pool == sched.None {
+		return
+	}
 	p.table.retired.add(func() {
-		p.table.pools.put(index, 1)
-		p.table.seats.put(pool.First, pool.Servers+pool.Turns)
+		p.table.pools.put(e.pool, 1)
+		p.table.seats.put(e.head.First, e.head.room())
 	})
 }
 
@@ -58,42 +69,49 @@ func (p *Plane) reclaim() {
 		return
 	}
 	synchronize()
+	p.inTurns(len(steps), func(i int) { steps[i]() })
+	p.inTurns(len(removed), func(i int) { p.freeRemoved(removed[i]) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, step := range steps {
-		step()
+	if p.table.departed {
+		p.dropAddresses()
 	}
-	for _, r := range removed {
-		p.freeRemoved(r)
-	}
-	p.dropAddresses()
 }
 
-// idle tells whether a real server was taken out and has no connection left.
-func (p *Plane) idle(id uint32) bool {
-	return p.arrays.servers.items[id].State == bpfServerStateSERVER_REMOVED && atomic.LoadUint64(&p.arrays.counts.items[id]) == 0
+// inTurns calls each for 0 to n-1 with the lock held, but not all the time: changes
+// get their turn in between.
+func (p *Plane) inTurns(n int, each func(int)) {
+	const atOnce = 1024
+	for first := 0; first < n; first += atOnce {
+		p.mu.Lock()
+		for i := first; i < min(first+atOnce, n); i++ {
+			each(i)
+		}
+		p.mu.Unlock()
+	}
 }
 
-// removedServers returns those that may go after a grace period. One that still
-// has connections is not worth a grace period yet.
+// idle tells whether a real server has no connection left.
+func (p *Plane) idle(id uint32) bool { return atomic.LoadUint64(&p.arrays.counts.items[id]) == 0 }
+
+// removedServers returns those that may go after a grace period, by id: so runs of
+// free ids stay long. One that still has connections is not worth a grace period yet.
 func (p *Plane) removedServers() (list []removal) {
-	for key, id := range p.table.servers {
-		if p.idle(id) {
-			list = append(list, removal{key, id, p.table.removed[id]})
+	for key, number := range p.table.removed {
+		if id := p.table.servers[key]; p.idle(id) {
+			list = append(list, removal{key, id, number})
 		}
 	}
+	slices.SortFunc(list, func(a, b removal) int { return cmp.Compare(a.id, b.id) })
 	return list
 }
 
 // freeRemoved frees a real server unless it is back, has connections again, or was
 // back and taken out again: then packets may see it from its last time.
 func (p *Plane) freeRemoved(r removal) {
-	id, known := p.table.servers[r.key]
-	if !known || id != r.id || p.table.removed[id] != r.number {
-		return
-	}
-	if p.idle(id) {
-		p.freeServer(r.key, id)
+	number, removed := p.table.removed[r.key]
+	if removed && number == r.number && p.idle(r.id) {
+		p.freeServer(r.key, r.id)
 	}
 }
 
@@ -102,7 +120,8 @@ func (p *Plane) freeServer(key serverKey, id uint32) {
 	record.Generation++ // before the id is anybody else's
 	storeState(record, bpfServerStateSERVER_FREE)
 	delete(p.table.servers, key)
-	delete(p.table.removed, id)
+	delete(p.table.removed, key)
+	p.table.departed = true
 	p.hops.release(key.address.Addr(), id)
 	p.table.serverIDs.put(id, 1)
 }
@@ -110,21 +129,28 @@ func (p *Plane) freeServer(key serverKey, id uint32) {
 // dropAddresses forgets VIPs that no service and no connection needs any more:
 // from now on their packets cost one look-up.
 func (p *Plane) dropAddresses() {
-	needed := map[netip.Addr]bool{}
+	p.table.departed = false
+	needed := p.neededAddresses()
+	for vip := range p.table.vips {
+		if needed[vip] {
+			continue
+		}
+		if err := p.objects.Addresses.Delete(encodeAddr(vip)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			p.log.Error("forget a VIP", "vip", vip, "err", err)
+			p.table.departed = true // tried again at the next change
+			continue
+		}
+		delete(p.table.vips, vip)
+	}
+}
+
+func (p *Plane) neededAddresses() map[netip.Addr]bool {
+	needed := make(map[netip.Addr]bool, len(p.table.services))
 	for key := range p.table.services {
 		needed[key.Address.Addr()] = true
 	}
 	for key := range p.table.servers {
 		needed[key.service.Address.Addr()] = true
 	}
-	for vip := range p.table.vips {
-		if needed[vip] {
-			continue
-		}
-		if err := p.objects.Addresses.Delete(encodeAddr(vip)); err != nil {
-			p.log.Error("forget a VIP", "vip", vip, "err", err) // tried again at the next change
-			continue
-		}
-		delete(p.table.vips, vip)
-	}
+	return needed
 }

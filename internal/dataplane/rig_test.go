@@ -60,7 +60,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	r.right = right
-	r.reopen(Options{Connections: 4096, Services: 64, RealServers: 1024, detached: true})
+	r.reopen(Options{Connections: 4096, Services: 64, RealServers: 1024, MHTable: 251, detached: true})
 	t.Cleanup(func() {
 		r.Close()
 		if err := right.Unload(); err != nil {
@@ -89,7 +89,7 @@ func (r *rig) reopen(o Options) {
 	m := plane.objects.bpfMaps
 	replacements := map[string]*ebpf.Map{
 		"addresses": m.Addresses, "connections": m.Connections, "counts": m.Counts, "interfaces": m.Interfaces,
-		"next_hops": m.NextHops, "pools": m.Pools, "real_servers": m.RealServers, "reasons": m.Reasons, "seats": m.Seats,
+		"next_hops": m.NextHops, "pools": m.Pools, "real_servers": m.RealServers, "reasons": m.Reasons, "seats": m.Seats, "secrets": m.Secrets,
 		"server_stats": m.ServerStats, "server_zeros": m.ServerZeros, "service_ids": m.ServiceIds, "service_stats": m.ServiceStats,
 		"service_zeros": m.ServiceZeros, "services": m.Services, "timeouts": m.Timeouts,
 	}

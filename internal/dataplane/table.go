@@ -3,10 +3,9 @@
 package dataplane
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -24,9 +23,10 @@ type table struct {
 	servers  map[serverKey]uint32 // id; listed or removed
 	vips     map[netip.Addr]bool  // what `addresses` holds
 
-	order    uint64            // of the service added last
-	removals uint64            // how often a real server was taken out
-	removed  map[uint32]uint64 // by id: which of those it was
+	order    uint64               // of the service added last
+	removals uint64               // how often a real server was taken out
+	removed  map[serverKey]uint64 // those that are in no service: which removal it was
+	departed bool                 // a VIP may be needed no more
 
 	serviceIDs, serverIDs, pools, seats extents
 	retired                             retired
@@ -38,64 +38,16 @@ type serverKey struct {
 	address netip.AddrPort
 }
 
+// serviceEntry is a service as it was written, which is not always what the maps
+// still say: anybody may change them with bpftool.
 type serviceEntry struct {
 	id      uint32
-	pool    uint32
 	order   uint64
+	pool    uint32
+	head    bpfPool // pools[pool]
+	sum     uint64  // of its seats
 	service lvs.Service
-}
-
-// entries returns the services in kernel order: the one added last comes first.
-func (t *table) entries() []*serviceEntry {
-	return slices.SortedFunc(maps.Values(t.services), func(a, b *serviceEntry) int { return cmp.Compare(b.order, a.order) })
-}
-
-// Load returns the services as packets see them, the one added last first.
-func (p *Plane) Load() ([]lvs.Service, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := make([]lvs.Service, 0, len(p.table.services))
-	for _, e := range p.table.entries() {
-		list = append(list, e.service.Clone())
-	}
-	return list, nil
-}
-
-// Services returns the same with what was counted, and with the next hops.
-func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := make([]lvs.ServiceStatus, 0, len(p.table.services))
-	for _, e := range p.table.entries() {
-		status, err := p.serviceStatus(e)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, status)
-	}
-	return list, nil
-}
-
-func (p *Plane) serviceStatus(e *serviceEntry) (lvs.ServiceStatus, error) {
-	s := lvs.ServiceStatus{ServiceKey: e.service.ServiceKey, Scheduler: e.service.Scheduler, RealServers: []lvs.RealServerStatus{}}
-	var err error
-	if s.Stats, err = readStats(p.objects.ServiceStats, p.objects.ServiceZeros, e.id); err != nil {
-		return s, err
-	}
-	for _, r := range e.service.RealServers {
-		id := p.table.servers[serverKey{e.service.ServiceKey, r.Address}]
-		stats, err := readStats(p.objects.ServerStats, p.objects.ServerZeros, id)
-		if err != nil {
-			return s, err
-		}
-		s.RealServers = append(s.RealServers, lvs.RealServerStatus{
-			RealServer: r,
-			Counts:     decodeCounts(atomic.LoadUint64(&p.arrays.counts.items[id])),
-			Stats:      stats,
-			NextHop:    p.hops.status(r.Address.Addr()),
-		})
-	}
-	return s, nil
+	servers []uint32 // the ids of service.RealServers, one for one
 }
 
 // Put adds a service or replaces it, with all its real servers. Every packet
@@ -119,6 +71,11 @@ func (p *Plane) Put(s lvs.Service) error {
 func (p *Plane) put(s lvs.Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.change(s)
+}
+
+// change is put with the lock held.
+func (p *Plane) change(s lvs.Service) error {
 	u := &undo{}
 	defer u.run()
 	seats, err := p.seat(s, u)
@@ -126,32 +83,62 @@ func (p *Plane) put(s lvs.Service) error {
 		return err
 	}
 	old := p.table.services[s.ServiceKey]
-	pool, err := p.writePool(s.Scheduler, seats, old, u)
+	before := old
+	if old != nil && !p.untouched(old) {
+		before = nil // somebody changed the pool: where it stood says nothing
+	}
+	pool, err := p.writePool(s, seats, before, u)
 	if err != nil {
 		return err
 	}
-	entry := &serviceEntry{pool: pool, service: s.Clone()}
+	e := p.newEntry(s, pool, seats)
 	if old == nil {
-		err = p.insert(entry, seats, u)
+		err = p.insert(e, u)
 	} else {
-		entry.id, entry.order = old.id, old.order
-		p.list(entry, seats)
-		atomic.StoreUint32(&p.arrays.services.items[entry.id].Pool, pool)
+		e.id, e.order = old.id, old.order
+		err = p.replace(e, u)
 	}
 	if err != nil {
 		return err
 	}
 	u.forget()
-	p.table.services[s.ServiceKey] = entry
+	p.table.services[s.ServiceKey] = e
 	if old != nil {
-		p.retirePool(old.pool)
-		p.unlist(p.dropped(old.service, s.RealServers))
+		p.retirePool(old)
+		p.unlist(old.keys(e))
 	}
 	return nil
 }
 
+// newEntry notes what was just written into a pool.
+func (p *Plane) newEntry(s lvs.Service, pool uint32, seats []sched.Seat) *serviceEntry {
+	e := &serviceEntry{pool: pool, head: p.arrays.pools.items[pool], service: s.Clone()}
+	e.sum = p.sumSeats(e.head)
+	e.servers = make([]uint32, len(seats))
+	for i, seat := range seats {
+		e.servers[i] = seat.ID
+	}
+	return e
+}
+
+// untouched tells whether the pool and its seats are still as they were written.
+func (p *Plane) untouched(e *serviceEntry) bool {
+	head, ok := p.poolHead(e.pool)
+	head.Cursor = e.head.Cursor // packets move it
+	return ok && head == e.head && p.sumSeats(head) == e.sum
+}
+
+var seatsSeed = maphash.MakeSeed()
+
+func (p *Plane) sumSeats(head bpfPool) uint64 {
+	return maphash.Bytes(seatsSeed, p.arrays.seats.bytes(head.First, head.Servers+head.Turns))
+}
+
 // undo is what to take back, last first, if a change does not come to its end.
-type undo struct{ steps []func() }
+type undo struct {
+	steps []func()
+	fresh []uint32 // real servers made on the way: their statistics are still another's
+}
 
 func (u *undo) add(step func()) { u.steps = append(u.steps, step) }
 
@@ -175,7 +162,7 @@ func (p *Plane) seat(s lvs.Service, u *undo) ([]sched.Seat, error) {
 				return nil, err
 			}
 		}
-		seats = append(seats, sched.Seat{ID: id, Weight: r.Weight})
+		seats = append(seats, sched.Seat{ID: id, Address: r.Address, Weight: r.Weight})
 	}
 	return seats, nil
 }
@@ -186,9 +173,7 @@ func (p *Plane) newServer(key serverKey, r lvs.RealServer, u *undo) (uint32, err
 		return 0, err
 	}
 	u.add(func() { p.table.serverIDs.put(id, 1) })
-	if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, id); err != nil {
-		return 0, err
-	}
+	u.fresh = append(u.fresh, id)
 	record := &p.arrays.servers.items[id]
 	*record = bpfRealServer{
 		Addr: encodeAddr(r.Address.Addr()), Port: encodePort(r.Address.Port()),
@@ -203,113 +188,125 @@ func (p *Plane) newServer(key serverKey, r lvs.RealServer, u *undo) (uint32, err
 	u.add(func() {
 		p.hops.release(r.Address.Addr(), id)
 		delete(p.table.servers, key)
+		delete(p.table.removed, key)
 	})
 	return id, nil
 }
 
-// writePool writes a pool that nothing points to yet.
-func (p *Plane) writePool(scheduler lvs.Scheduler, seats []sched.Seat, old *serviceEntry, u *undo) (uint32, error) {
-	var before *sched.Pool
-	if old != nil {
-		before = p.readPool(old.pool)
-	}
-	pool := sched.NewPool(scheduler, seats, before)
-	index, err := p.table.pools.take(1)
-	if err != nil {
-		return 0, err
-	}
-	u.add(func() { p.table.pools.put(index, 1) })
-	length := uint32(len(pool.Seats) + len(pool.Turns))
-	first, err := p.table.seats.take(length)
-	if err != nil {
-		return 0, err
-	}
-	u.add(func() { p.table.seats.put(first, length) })
-	places := p.arrays.seats.items[first : first+length]
-	for i, s := range pool.Seats {
-		places[i] = bpfSeat{RealServer: s.ID, Weight: s.Weight}
-	}
-	for i, turn := range pool.Turns {
-		places[len(pool.Seats)+i] = places[turn]
-	}
-	p.arrays.pools.items[index] = bpfPool{
-		Scheduler: schedulers[scheduler], First: first,
-		Servers: uint32(len(pool.Seats)), Turns: uint32(len(pool.Turns)),
-		Cursor: pool.Cursor, Start: pool.Start, Last: pool.Last,
-	}
-	return index, nil
-}
-
-// readPool reads a pool back, its cursor as it is now.
-func (p *Plane) readPool(index uint32) *sched.Pool {
-	raw := &p.arrays.pools.items[index]
-	pool := &sched.Pool{
-		Scheduler: decodeName(schedulers, raw.Scheduler),
-		Start:     raw.Start, Cursor: atomic.LoadUint64(&raw.Cursor), Last: raw.Last,
-	}
-	places := p.arrays.seats.items[raw.First : raw.First+raw.Servers+raw.Turns]
-	at := map[uint32]uint32{}
-	for i, s := range places[:raw.Servers] {
-		pool.Seats = append(pool.Seats, sched.Seat{ID: s.RealServer, Weight: s.Weight})
-		at[s.RealServer] = uint32(i)
-	}
-	for _, s := range places[raw.Servers:] {
-		pool.Turns = append(pool.Turns, at[s.RealServer])
-	}
-	return pool
-}
-
-// insert makes a new service visible: its record, its VIP, its real servers, and
+// insert makes a new service visible: its VIP, its record, its real servers, and
 // last its key.
-func (p *Plane) insert(e *serviceEntry, seats []sched.Seat, u *undo) (err error) {
+func (p *Plane) insert(e *serviceEntry, u *undo) (err error) {
 	if e.id, err = p.table.serviceIDs.take(1); err != nil {
 		return err
 	}
 	u.add(func() { p.table.serviceIDs.put(e.id, 1) })
-	if err := p.zeroAll(e.id, seats); err != nil {
+	if err := p.zeroAll(e); err != nil {
 		return err
 	}
-	key := encodeKey(e.service.ServiceKey)
+	if err := p.addAddress(e.service.Address.Addr(), u); err != nil {
+		return err
+	}
 	e.order = p.table.order + 1
-	p.arrays.services.items[e.id] = bpfService{Key: key, Pool: e.pool, Order: e.order}
-	if err := p.addAddress(e.service.Address.Addr()); err != nil {
+	p.writeRecord(e)
+	p.list(e)
+	u.add(func() { p.unlist(e.keys(nil)) })
+	if err := p.writeID(e); err != nil {
 		return err
-	}
-	p.list(e, seats)
-	u.add(func() { p.unlist(seats) })
-	if err := p.objects.ServiceIds.Update(key, e.id, ebpf.UpdateNoExist); err != nil {
-		return fmt.Errorf("write service_ids: %w", err)
 	}
 	p.table.order = e.order
 	return nil
 }
 
-// zeroAll sets the statistics of a service and its real servers to 0.
-func (p *Plane) zeroAll(service uint32, seats []sched.Seat) error {
-	for _, s := range seats {
-		if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, s.ID); err != nil {
-			return err
-		}
+// replace gives a service its new pool. What packets look at before it is written
+// again if somebody changed it.
+func (p *Plane) replace(e *serviceEntry, u *undo) error {
+	if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, u.fresh); err != nil {
+		return err
 	}
-	return zeroStats(p.objects.ServiceStats, p.objects.ServiceZeros, service)
+	if err := p.addAddress(e.service.Address.Addr(), u); err != nil {
+		return err
+	}
+	if err := p.writeID(e); err != nil {
+		return err
+	}
+	p.list(e)
+	p.writeRecord(e)
+	return nil
+}
+
+// writeID makes the service's key lead to its id.
+func (p *Plane) writeID(e *serviceEntry) error {
+	key := encodeKey(e.service.ServiceKey)
+	var id uint32
+	if p.objects.ServiceIds.Lookup(key, &id) == nil && id == e.id {
+		return nil
+	}
+	if err := p.objects.ServiceIds.Put(key, e.id); err != nil {
+		return fmt.Errorf("write service_ids: %w", err)
+	}
+	return nil
+}
+
+// writeRecord writes services[id], the pool last: from then on packets see it.
+func (p *Plane) writeRecord(e *serviceEntry) {
+	record := &p.arrays.services.items[e.id]
+	if key := encodeKey(e.service.ServiceKey); record.Key != key {
+		record.Key = key
+	}
+	record.Order = e.order
+	atomic.StoreUint32(&record.Pool, e.pool)
+}
+
+// zeroAll sets the statistics of a service and its real servers to 0.
+func (p *Plane) zeroAll(e *serviceEntry) error {
+	if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, e.servers); err != nil {
+		return err
+	}
+	return zeroStats(p.objects.ServiceStats, p.objects.ServiceZeros, []uint32{e.id})
 }
 
 // list lets packets reach the real servers of a service.
-func (p *Plane) list(e *serviceEntry, seats []sched.Seat) {
-	for _, s := range seats {
-		record := &p.arrays.servers.items[s.ID]
-		atomic.StoreUint32(&record.ServiceId, e.id)
-		storeState(record, bpfServerStateSERVER_LISTED)
+func (p *Plane) list(e *serviceEntry) {
+	for i, id := range e.servers {
+		r := e.service.RealServers[i]
+		p.mend(id, r)
+		p.bind(id, e, r.Address.Addr())
+		delete(p.table.removed, serverKey{e.service.ServiceKey, r.Address})
 	}
+}
+
+// mend makes a real server's record say again what Load reads in it.
+func (p *Plane) mend(id uint32, r lvs.RealServer) {
+	record := &p.arrays.servers.items[id]
+	addr, port := encodeAddr(r.Address.Addr()), encodePort(r.Address.Port())
+	if record.Addr != addr || record.Port != port {
+		record.Addr, record.Port = addr, port
+	}
+	atomic.StoreUint32((*uint32)(&record.Method), uint32(methods[r.Method]))
+}
+
+// bind makes a real server a listed one of its service, with the next hop of its
+// address. It tells whether anything of it was different.
+func (p *Plane) bind(id uint32, e *serviceEntry, addr netip.Addr) (changed bool) {
+	record := &p.arrays.servers.items[id]
+	key := encodeKey(e.service.ServiceKey)
+	changed = record.Service != key || record.ServiceId != e.id || record.State != bpfServerStateSERVER_LISTED
+	if changed {
+		record.Service = key
+		atomic.StoreUint32(&record.ServiceId, e.id)
+	}
+	changed = p.hops.bind(addr, id) || changed
+	storeState(record, bpfServerStateSERVER_LISTED)
+	return changed
 }
 
 // unlist takes real servers out: their connections' packets are dropped until
 // they are put back, and their ids live as long.
-func (p *Plane) unlist(seats []sched.Seat) {
-	for _, s := range seats {
+func (p *Plane) unlist(keys []serverKey) {
+	for _, key := range keys {
 		p.table.removals++
-		p.table.removed[s.ID] = p.table.removals
-		storeState(&p.arrays.servers.items[s.ID], bpfServerStateSERVER_REMOVED)
+		p.table.removed[key] = p.table.removals
+		storeState(&p.arrays.servers.items[p.table.servers[key]], bpfServerStateSERVER_REMOVED)
 	}
 }
 
@@ -317,14 +314,20 @@ func storeState(record *bpfRealServer, state bpfServerState) {
 	atomic.StoreUint32((*uint32)(&record.State), uint32(state))
 }
 
-// dropped returns the seats of old's real servers that are not kept.
-func (p *Plane) dropped(old lvs.Service, kept []lvs.RealServer) (seats []sched.Seat) {
-	for _, r := range old.RealServers {
-		if !slices.ContainsFunc(kept, func(k lvs.RealServer) bool { return k.Address == r.Address }) {
-			seats = append(seats, sched.Seat{ID: p.table.servers[serverKey{old.ServiceKey, r.Address}]})
+// keys returns the real servers, without those that next has too; it may be nil.
+func (e *serviceEntry) keys(next *serviceEntry) (keys []serverKey) {
+	kept := map[uint32]bool{}
+	if next != nil {
+		for _, id := range next.servers {
+			kept[id] = true
 		}
 	}
-	return seats
+	for i, id := range e.servers {
+		if !kept[id] {
+			keys = append(keys, serverKey{e.service.ServiceKey, e.service.RealServers[i].Address})
+		}
+	}
+	return keys
 }
 
 // Delete takes a service out. Its real servers' connections stay in the table
@@ -335,15 +338,22 @@ func (p *Plane) Delete(key lvs.ServiceKey) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.table.services[key]
-	if e == nil {
+	err := p.objects.ServiceIds.Delete(encodeKey(key))
+	if errors.Is(err, ebpf.ErrKeyNotExist) && e != nil {
+		err = nil // somebody else did it
+	}
+	switch {
+	case errors.Is(err, ebpf.ErrKeyNotExist):
 		return fmt.Errorf("service %s: %w", key, lvs.ErrNoService)
-	}
-	if err := p.objects.ServiceIds.Delete(encodeKey(key)); err != nil {
+	case err != nil:
 		return fmt.Errorf("service %s: delete from service_ids: %w", key, err)
+	case e == nil:
+		return nil // an entry that somebody made by hand
 	}
-	p.unlist(p.dropped(e.service, nil))
+	p.unlist(e.keys(nil))
 	delete(p.table.services, key)
-	p.retirePool(e.pool)
+	p.table.departed = true
+	p.retirePool(e)
 	p.table.retired.add(func() { p.table.serviceIDs.put(e.id, 1) })
 	return nil
 }
@@ -358,16 +368,18 @@ func (p *Plane) Zero(key lvs.ServiceKey) error {
 	if e == nil {
 		return fmt.Errorf("service %s: %w", key, lvs.ErrNoService)
 	}
-	return p.zeroAll(e.id, p.dropped(e.service, nil))
+	return p.zeroAll(e)
 }
 
-func (p *Plane) addAddress(vip netip.Addr) error {
-	if p.table.vips[vip] {
-		return nil
-	}
-	if err := p.objects.Addresses.Put(encodeAddr(vip), uint32(0)); err != nil {
-		return fmt.Errorf("write addresses: %w", err)
+// addAddress makes packets for a VIP look further.
+func (p *Plane) addAddress(vip netip.Addr, u *undo) error {
+	var unused uint32
+	if p.objects.Addresses.Lookup(encodeAddr(vip), &unused) != nil {
+		if err := p.objects.Addresses.Put(encodeAddr(vip), unused); err != nil {
+			return fmt.Errorf("write addresses: %w", err)
+		}
 	}
 	p.table.vips[vip] = true
+	u.add(func() { p.table.departed = true })
 	return nil
 }

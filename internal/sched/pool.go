@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package sched computes what the data plane's schedulers look up: the order of
-// turns of rr and wrr, and where a changed pool goes on. Oracle is kernel IPVS's
-// schedulers in plain Go, which the C ones are tested against, pick for pick.
+// turns of rr and wrr, where a changed pool goes on, and the tables of sh and mh.
+// Oracle is kernel IPVS's schedulers in plain Go, which the C ones are tested
+// against, pick for pick.
 //
 // It is not for picking at run time: bpf/sched.h does that.
 package sched
 
 import (
+	"net/netip"
 	"slices"
 
 	"lvx/internal/lvs"
 )
 
-// MaxTurns bounds the turns of one pool. Weights whose cycle is longer are
+// MaxTurns bounds the turns of one pool of wrr. Weights whose cycle is longer are
 // scaled down in proportion, each to 1 at least.
 const MaxTurns = 1 << 16
 
@@ -22,40 +24,84 @@ const None = ^uint32(0)
 
 // Seat is one real server in a pool.
 type Seat struct {
-	ID     uint32 // of the real server in the data plane
-	Weight uint32
+	ID      uint32         // of the real server in the data plane
+	Address netip.AddrPort // for mh: its slots come from it
+	Weight  uint32
+	// Last is the weight above 0 that it had last: Weight, or that from before it
+	// was quiesced, or 0 if it never had one.
+	Last uint32
 }
 
 // Pool is a service's real servers as the data plane looks them up.
 type Pool struct {
 	Scheduler lvs.Scheduler
-	Seats     []Seat   // in scheduling order
-	Turns     []uint32 // rr, wrr: indexes into Seats, in the order of picks
-	Start     uint64   // the cursor's first value
-	Cursor    uint64   // the next turn, modulo len(Turns)
-	Last      uint32   // rr: id picked last before this pool, or None
+	Flags     lvs.SchedulerFlags
+	Seats     []Seat // in scheduling order
+	// Turns are indexes into Seats: of rr and wrr in the order of picks, of sh and
+	// mh by the client's hash.
+	Turns  []uint32
+	Start  uint64 // the cursor's first value
+	Cursor uint64 // rr, wrr: the next turn, modulo len(Turns)
+	Last   uint32 // rr: id picked last before this pool, or None
 }
 
-// NewPool makes the pool for seats. With the old pool of the same service and
-// scheduler it goes on where kernel IPVS would: rr after the server that it
-// picked last, wrr at the head of the list in the round of weights it was in.
-func NewPool(scheduler lvs.Scheduler, seats []Seat, old *Pool) Pool {
-	p := Pool{Scheduler: scheduler, Seats: seats, Last: None}
-	if old != nil && old.Scheduler != scheduler {
-		old = nil
+// Wanted is what a pool is made of.
+type Wanted struct {
+	Scheduler lvs.Scheduler
+	Flags     lvs.SchedulerFlags
+	Seats     []Seat // in scheduling order; NewPool finds out each Last
+	Before    *Pool  // the service's pool until now, or nil
+	MHTable   uint32 // slots of a table of mh; see CheckMHTable
+	Secret    Secret // for mh
+}
+
+// NewPool makes a pool. With the same scheduler as before it goes on where kernel
+// IPVS would: rr after the server that it picked last, wrr at the head of the list
+// in the round of weights it was in.
+func NewPool(w Wanted) Pool {
+	p := Pool{Scheduler: w.Scheduler, Flags: w.Flags, Seats: withLast(w.Seats, w.Before), Last: None}
+	before := w.Before
+	if before != nil && before.Scheduler != w.Scheduler {
+		before = nil
 	}
-	switch scheduler {
+	switch w.Scheduler {
 	case lvs.RR:
-		p.Turns = usable(seats)
-		p.Last = lastKept(old, seats)
+		p.Turns = usable(p.Seats)
+		p.Last = lastKept(before, p.Seats)
 		p.Start = uint64(p.turnAfter(p.Last))
 	case lvs.WRR:
-		rounds := newRounds(seats)
-		p.Turns = rounds.turns(seats)
-		p.Start = uint64(rounds.offset(seats, rounds.resume(old)))
+		rounds := newRounds(p.Seats)
+		p.Turns = rounds.turns(p.Seats)
+		p.Start = uint64(rounds.offset(p.Seats, rounds.resume(before)))
+	case lvs.SH:
+		p.Turns = shTurns(p.Seats)
+	case lvs.MH:
+		p.Turns = mhTurns(p.Seats, w.MHTable, w.Secret)
+	}
+	if w.Flags.Fallback() {
+		fallBack(p.Turns, p.Seats)
 	}
 	p.Cursor = p.Start
 	return p
+}
+
+// withLast returns the seats with the weights above 0 that they had last. A server
+// that was not in the pool before has no past.
+func withLast(seats []Seat, before *Pool) []Seat {
+	last := map[uint32]uint32{}
+	if before != nil {
+		for _, s := range before.Seats {
+			last[s.ID] = s.Last
+		}
+	}
+	seats = slices.Clone(seats)
+	for i := range seats {
+		s := &seats[i]
+		if s.Last = s.Weight; s.Weight == 0 {
+			s.Last = last[s.ID]
+		}
+	}
+	return seats
 }
 
 func usable(seats []Seat) (turns []uint32) {
