@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"regexp"
+	"slices"
+
+	"lvx/internal/lvs"
+)
+
+// The bounds of what the data plane's tables can hold, and what they hold if the
+// file does not say (package dataplane).
+const (
+	maxConnections     = 1 << 26
+	maxServices        = 1 << 20
+	maxRealServers     = 1 << 20
+	defaultServices    = 4096
+	defaultRealServers = 16384
+	maxMHTable         = 1048573 // the largest prime below 2^20
+	defaultMHTable     = 65537
+)
+
+const (
+	addressHelp = `write ADDRESS:PORT, such as 192.168.20.100:80 or "[fd00::100]:80"`
+	listenHelp  = `write ADDRESS:PORT, such as 127.0.0.1:9380 or "[::1]:9380"; 0.0.0.0 is all IPv4 addresses, [::] all there are`
+)
+
+// These are all keys of the file.
+var fileShape = &shape{kind: objectKind, what: "the file", fields: []field{
+	{name: "director", about: "The machine itself. Besides timeouts it is read when the daemon starts.", shape: directorShape},
+	{name: "services", about: "The virtual services: what clients ask for.", required: true, example: `"services: []" for none`,
+		shape: &shape{kind: listKind, item: serviceShape}},
+	{name: "vrrp", later: true, about: "give the VIP to this machine, or to another, with a program for it"},
+	{name: "api", about: "The API over TCP, beside the unix socket.", shape: apiShape},
+	{name: "metrics", about: "Metrics for Prometheus over HTTP.", shape: metricsShape},
+}}
+
+var directorShape = &shape{kind: objectKind, what: "director", fields: []field{
+	{name: "interfaces", about: "The interfaces on which packets are taken. Default: all Ethernet interfaces.", example: "interfaces: [eth0]",
+		shape: &shape{kind: listKind, item: interfaceShape}},
+	{name: "xdp", about: "Where the packet program runs: native in the driver, generic behind it, auto in the driver if it can.", fallback: "auto",
+		shape: &shape{kind: wordKind, words: []string{"auto", "native", "generic"}}},
+	{name: "local_addresses", later: true, about: "they are for fullnat"},
+	{name: "capacity", about: "How much the tables hold.", shape: capacityShape},
+	{name: "mh_table", about: "The size of mh's lookup tables, a prime. A larger one spreads clients more evenly and takes more memory.", fallback: defaultMHTable,
+		shape: &shape{kind: integerKind, min: 3, max: maxMHTable}},
+	{name: "timeouts", about: "How long a connection is kept that is idle.", shape: timeoutsShape},
+}}
+
+var capacityShape = &shape{kind: objectKind, what: "director.capacity", fields: []field{
+	{name: "connections", about: "Connections at a time; one takes about 115 bytes, whether used or not.", fallback: 1000000,
+		shape: &shape{kind: integerKind, min: 1, max: maxConnections}},
+	{name: "services", about: "Virtual services.", fallback: defaultServices, shape: &shape{kind: integerKind, min: 1, max: maxServices}},
+	{name: "real_servers", about: "Real servers. One counts once per service, and as long as it has connections.", fallback: defaultRealServers,
+		shape: &shape{kind: integerKind, min: 1, max: maxRealServers}},
+}}
+
+var timeoutsShape = &shape{kind: objectKind, what: "director.timeouts", fields: []field{
+	{name: "tcp", about: "Of a TCP connection in which nothing is sent.", fallback: "15m", shape: &shape{kind: durationKind}},
+	{name: "tcp_fin", about: "Of a TCP connection that one side has closed.", fallback: "2m", shape: &shape{kind: durationKind}},
+	{name: "udp", about: "Of a UDP client that sends nothing.", fallback: "5m", shape: &shape{kind: durationKind}},
+}}
+
+var serviceShape = &shape{kind: objectKind, what: "a service", fields: []field{
+	{name: "name", about: "A name of your own: 1 to 63 letters, digits or . _ -", example: "name: web", shape: nameShape},
+	{name: "address", about: "VIP and port.", required: true, example: `"address: 192.168.20.100:80"`, shape: addressShape},
+	{name: "mark", later: true, about: "name the VIP and the port with address"},
+	{name: "protocol", about: "The protocol.", required: true, example: `"protocol: tcp" or "protocol: udp"`,
+		shape: &shape{kind: wordKind, words: []string{"tcp", "udp"}, later: []string{"sctp"}}},
+	{name: "scheduler", about: "Which real server gets a new connection. The default is ipvsadm's.", fallback: string(lvs.WLC), shape: schedulerShape()},
+	{name: "scheduler_flags", about: "Flags of the scheduler: -port looks at the client's port as well, -fallback gives clients of a real server with weight 0 another.",
+		example: "scheduler_flags: [mh-port]", fallback: []string{},
+		shape: &shape{kind: listKind, item: &shape{kind: wordKind, words: []string{"sh-port", "sh-fallback", "mh-port", "mh-fallback", "flag-1", "flag-2", "flag-3"}}}},
+	{name: "persistence", later: true, about: "the schedulers sh and mh keep a client on its real server"},
+	{name: "one_packet", later: true, about: "a short director.timeouts.udp comes near to it"},
+	{name: "method", about: "How packets reach the real servers, unless one says otherwise.", fallback: string(lvs.DR), shape: methodShape},
+	{name: "check", later: true, about: "a weight of 0 takes a real server out"},
+	{name: "sorry_server", later: true, about: "no other server answers in place of those with weight 0"},
+	{name: "real_servers", about: "The real servers, in the order in which equal ones are tried.", required: true, example: `"real_servers: []" for none`,
+		shape: &shape{kind: listKind, item: serverShape}},
+}}
+
+var serverShape = &shape{kind: objectKind, what: "a real server", fields: []field{
+	{name: "address", about: "Address and port. With dr the port is the service's.", required: true, example: `"address: 192.168.20.11:80"`, shape: addressShape},
+	{name: "weight", about: "The share of new connections; 0 gives none, and those that there are stay.", fallback: 1,
+		shape: &shape{kind: integerKind, min: 0, max: lvs.MaxWeight}},
+	{name: "method", about: "How packets reach it. Default: the service's method.", shape: methodShape},
+	{name: "tunnel", later: true, about: "it is for the method tun"},
+	{name: "upper", later: true, about: "a smaller weight gives a real server fewer connections"},
+	{name: "lower", later: true, about: "a smaller weight gives a real server fewer connections"},
+}}
+
+var apiShape = &shape{kind: objectKind, what: "api", fields: []field{
+	{name: "listen", about: "ADDRESS:PORT for the API with certificates on both sides; empty: the unix socket alone.", fallback: "", example: `listen: "192.168.20.1:8443"`, shape: listenShape},
+	{name: "tls", about: "The PEM files, all three of them.", shape: &shape{kind: objectKind, what: "api.tls", fields: []field{
+		{name: "cert", about: "The daemon's certificate.", fallback: "", example: "cert: /etc/lvx/cert.pem", shape: pathShape},
+		{name: "key", about: "Its key.", fallback: "", example: "key: /etc/lvx/key.pem", shape: pathShape},
+		{name: "client_ca", about: "Who signs the clients' certificates.", fallback: "", example: "client_ca: /etc/lvx/clients.pem", shape: pathShape},
+	}}},
+}}
+
+var metricsShape = &shape{kind: objectKind, what: "metrics", fields: []field{
+	{name: "listen", about: "ADDRESS:PORT for metrics over plain HTTP; empty: the unix socket alone.", fallback: "", example: "listen: 127.0.0.1:9380", shape: listenShape},
+	{name: "node_ipvs", about: "Serve the series of node_exporter's ipvs collector as well, under its names.", fallback: false, shape: &shape{kind: booleanKind}},
+}}
+
+var (
+	addressShape   = &shape{kind: textKind, help: addressHelp}
+	listenShape    = &shape{kind: textKind, help: listenHelp}
+	nameShape      = &shape{kind: textKind, pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`), code: codeName, message: "%s %q is not 1 to 63 letters, digits or . _ -, the first a letter or digit"}
+	pathShape      = &shape{kind: textKind, pattern: regexp.MustCompile(`^(/[^\x00-\x1f\x7f]*)?$`), code: codePath, message: "%s: %q is not an absolute path", help: "begin it with /"}
+	interfaceShape = &shape{kind: textKind, pattern: regexp.MustCompile(`^[!-.0-9;-~]{1,15}$`), code: codeInterface, message: "%s: %q cannot be the name of an interface", help: "names have up to 15 characters; list them with: ip link"}
+	methodShape    = &shape{kind: wordKind, words: []string{string(lvs.DR)}, later: []string{string(lvs.NAT), string(lvs.Tun), string(lvs.FullNAT), string(lvs.Local)}}
+)
+
+func schedulerShape() *shape {
+	s := &shape{kind: wordKind}
+	for _, name := range lvs.KernelSchedulers() {
+		if slices.Contains(lvs.Schedulers(), name) {
+			s.words = append(s.words, string(name))
+		} else {
+			s.later = append(s.later, string(name))
+		}
+	}
+	return s
+}
