@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package director is the brain: it turns the services as they are and the
-// changes asked for into the services as they should be, validates all of it,
-// and brings the data plane there in an order that no packet sees half of.
-// Apply is the one place where things change.
+// Package director is the brain: it turns the services as they are and what is
+// asked for into the services as they should be, validates all of it, and brings
+// the data plane there in an order that no packet sees half of. It is the one
+// place where things change:
 //
-// It is not for maps, packets or sockets: it sees the data plane through its own
-// small interfaces, so that it runs on any machine.
+//	Apply       makes changes, one after the other     (ipvsadm, the API)
+//	Configure   makes the tables what a file says      (lvx apply, SIGHUP)
+//	Rollback    makes them what they were
+//
+// Each of them is validated whole, planned, written, and noted in the state
+// directory, so that it can be taken back. Between them, Run keeps the plane as it
+// should be: it repairs what was changed behind lvx's back.
+//
+// It is not for maps, packets, files or sockets: it sees the data plane and the
+// state directory through its own small interfaces, so that it runs on any machine.
 package director
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lvx/internal/lvs"
@@ -33,6 +39,8 @@ type Plane interface {
 	Zero(lvs.ServiceKey) error
 	// SetTimeouts changes the idle times that are not 0.
 	SetTimeouts(lvs.Timeouts) error
+	// Repair mends what Load does not show, and says what it found.
+	Repair() (repaired []string, err error)
 }
 
 // Facts are what the director only reads.
@@ -43,6 +51,9 @@ type Facts interface {
 	Reasons() ([]lvs.Reason, error)
 	// Status returns what the plane knows of itself.
 	Status() (lvs.Status, error)
+	Neighbours() ([]lvs.Neighbour, error)
+	// Timeouts returns the idle times in force.
+	Timeouts() (lvs.Timeouts, error)
 	// Reach returns the next hops of real servers. It waits until all are known,
 	// or ctx ends.
 	Reach(ctx context.Context, addrs []netip.Addr) []lvs.NextHop
@@ -52,6 +63,11 @@ type Facts interface {
 type Options struct {
 	Plane Plane
 	Facts Facts
+	// Store outlives the process. Nil keeps everything in memory.
+	Store Store
+	// Settings are those that the daemon started with: what a configuration says
+	// differently waits for the next start.
+	Settings lvs.Settings
 	// Advise looks at the host for what will not work as it stands. It may be nil.
 	Advise func([]lvs.ServiceStatus) []lvs.Warning
 	Log    *slog.Logger
@@ -61,14 +77,84 @@ type Options struct {
 // same time.
 type Director struct {
 	Options
-	mu sync.Mutex // one change at a time
+	started time.Time
+	events  eventLog
+	rates   rateTable
+	host    advice
+	wake    chan struct{} // tells Run that the deadline of an apply changed
+	watch   watch         // Run's own
+
+	mu      sync.Mutex // one change at a time; guards what follows
+	current table      // as it should be; the plane is kept like it
+	state   State      // as the store has it
+	notes   []lvs.Warning
+	booted  bool // the machine was: that the tables are empty is nobody's change
+
+	// view is what readers see: they never wait for a change under way.
+	view atomic.Pointer[view]
 }
 
-// New returns a director of a plane that may hold services already.
-func New(options Options) *Director { return &Director{Options: options} }
+// view is one moment of the director. It never changes.
+type view struct {
+	table
+	settings    lvs.Settings
+	generation  uint64
+	revision    uint64
+	unconfirmed *lvs.Unconfirmed
+	notes       []lvs.Warning
+}
+
+// New returns a director of a plane that may hold services already. What was begun
+// and not ended by a process before is taken up by Start.
+func New(options Options) (*Director, error) {
+	if options.Store == nil {
+		options.Store = &memoryStore{}
+	}
+	d := &Director{Options: options, started: time.Now(), wake: make(chan struct{}, 1)}
+	d.events.next = uint64(d.started.UnixMilli())
+	d.state = d.Store.State()
+	d.state.Generation = max(d.state.Generation, 1)
+	d.notes = d.Store.Notes()
+	current, err := d.load()
+	if err != nil {
+		return nil, err
+	}
+	d.current = current
+	d.publish()
+	return d, nil
+}
+
+// load reads the tables as packets see them.
+func (d *Director) load() (table, error) {
+	services, err := d.Plane.Load()
+	if err != nil {
+		return table{}, err
+	}
+	timeouts, err := d.Facts.Timeouts()
+	return newTable(services, timeouts), err
+}
+
+// publish shows the present to readers. The caller holds mu, or is alone.
+func (d *Director) publish() {
+	d.view.Store(&view{
+		table: d.current.clone(), settings: d.state.Settings, generation: d.state.Generation,
+		revision: d.state.Revision, unconfirmed: d.state.Unconfirmed, notes: d.notes,
+	})
+}
 
 // Services returns the services as packets see them, the newest first.
-func (d *Director) Services() ([]lvs.ServiceStatus, error) { return d.Facts.Services() }
+func (d *Director) Services() ([]lvs.ServiceStatus, error) {
+	services, err := d.Facts.Services()
+	if err != nil {
+		return nil, err
+	}
+	view := d.view.Load()
+	for i := range services {
+		services[i].Name = view.services[services[i].ServiceKey].Name
+	}
+	d.rates.fill(services)
+	return services, nil
+}
 
 // Connections calls each for every connection; see Facts. No lock is held.
 func (d *Director) Connections(each func(lvs.Connection) error) error {
@@ -77,6 +163,16 @@ func (d *Director) Connections(each func(lvs.Connection) error) error {
 
 // Reasons returns every reason with its count.
 func (d *Director) Reasons() ([]lvs.Reason, error) { return d.Facts.Reasons() }
+
+// Neighbours returns the next hops of all real servers.
+func (d *Director) Neighbours() ([]lvs.Neighbour, error) { return d.Facts.Neighbours() }
+
+// Configuration returns the configuration as it is, whoever made it so, and its
+// generation.
+func (d *Director) Configuration() (lvs.Configuration, uint64) {
+	v := d.view.Load()
+	return lvs.Configuration{Settings: v.settings, Timeouts: v.timeouts, Services: v.list()}, v.generation
+}
 
 // Status returns the director at a glance, with what does not work.
 func (d *Director) Status() (lvs.Status, error) {
@@ -98,98 +194,37 @@ func (d *Director) Status() (lvs.Status, error) {
 			status.Packets.Dropped += r.Packets
 		}
 	}
+	v := d.view.Load()
+	status.Started, status.Generation, status.Revision, status.Unconfirmed = d.started, v.generation, v.revision, v.unconfirmed
 	services, err := d.Facts.Services()
 	if err != nil {
 		return status, err
 	}
 	status.Warnings = append(warnings(services), status.Warnings...)
-	if d.Advise != nil {
-		status.Warnings = append(status.Warnings, d.Advise(services)...)
-	}
+	status.Warnings = append(status.Warnings, v.notes...)
+	status.Warnings = append(status.Warnings, d.hostAdvice(services)...)
 	return status, nil
 }
 
-// Apply makes all changes, one after the other, or with an error none. Then it
-// waits at most that long for the next hops of the real servers that the changes
-// added or edited, or of all if there is no change. The warnings are about those
-// that cannot be reached.
-//
-// Returns lvs.ErrServiceExists and its like when a change is refused.
-func (d *Director) Apply(ctx context.Context, changes []lvs.Change, wait time.Duration) ([]lvs.Warning, error) {
-	if err := d.apply(changes); err != nil {
-		return nil, err
+// hostAdvice says what on this host does not work with the services as they are. It
+// is not asked anew every time: metrics read the status as well.
+func (d *Director) hostAdvice(services []lvs.ServiceStatus) []lvs.Warning {
+	if d.Advise == nil {
+		return nil
 	}
-	waiting, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	return d.unreachable(waiting, changes)
+	d.host.mu.Lock()
+	defer d.host.mu.Unlock()
+	generation := d.view.Load().generation
+	if d.host.generation != generation || time.Since(d.host.at) >= advicePeriod {
+		d.host.list, d.host.at, d.host.generation = d.Advise(services), time.Now(), generation
+	}
+	return d.host.list
 }
 
-func (d *Director) apply(changes []lvs.Change) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	before, err := d.load(changes)
-	if err != nil {
-		return err
-	}
-	plan, err := makePlan(before, changes)
-	if err != nil {
-		return err
-	}
-	if err := d.run(plan); err != nil {
-		return err
-	}
-	for _, c := range changes {
-		d.Log.Info("changed", "change", c)
-	}
-	return nil
-}
-
-// load reads the table as it is, and the timeouts if they are to change.
-func (d *Director) load(changes []lvs.Change) (table, error) {
-	services, err := d.Plane.Load()
-	if err != nil {
-		return table{}, err
-	}
-	before := newTable(services)
-	if slices.ContainsFunc(changes, func(c lvs.Change) bool { return c.Operation == lvs.SetTimeouts }) {
-		status, err := d.Facts.Status()
-		if err != nil {
-			return table{}, err
-		}
-		before.timeouts = status.Timeouts
-	}
-	return before, nil
-}
-
-// attempts is how often a write is tried before the plan is taken back.
-const attempts = 3
-
-// run takes the steps. If one fails for good, those taken are taken back.
-func (d *Director) run(plan []step) error {
-	for i, s := range plan {
-		err := retry(s.do, d.Plane)
-		if err == nil {
-			continue
-		}
-		for j := i - 1; j >= 0; j-- {
-			if plan[j].undo == nil {
-				continue
-			}
-			if undone := retry(plan[j].undo, d.Plane); undone != nil {
-				d.Log.Error("take back a step", "step", plan[j].name, "err", undone)
-				err = errors.Join(err, fmt.Errorf("taking back %s: %w", plan[j].name, undone))
-			}
-		}
-		return fmt.Errorf("%s: %w", s.name, err)
-	}
-	return nil
-}
-
-func retry(do func(Plane) error, plane Plane) (err error) {
-	for range attempts {
-		if err = do(plane); err == nil || errors.Is(err, lvs.ErrFull) {
-			return err // waiting makes no room
-		}
-	}
-	return err
+// advice is what Advise said last.
+type advice struct {
+	mu         sync.Mutex
+	list       []lvs.Warning
+	at         time.Time
+	generation uint64
 }

@@ -11,16 +11,17 @@ import (
 	"lvx/internal/lvs"
 )
 
-// table is the services by key, with the order in which they were added. A service
-// in it is never changed, only replaced.
+// table is the services by key, in the order in which they were added, with the
+// timeouts in force. A service in it is never changed, only replaced.
 type table struct {
 	services map[lvs.ServiceKey]lvs.Service
 	order    []lvs.ServiceKey // the oldest first
 	timeouts lvs.Timeouts
 }
 
-func newTable(list []lvs.Service) table {
-	t := table{services: map[lvs.ServiceKey]lvs.Service{}}
+// newTable takes services as the plane has them, the newest first.
+func newTable(list []lvs.Service, timeouts lvs.Timeouts) table {
+	t := table{services: make(map[lvs.ServiceKey]lvs.Service, len(list)), timeouts: timeouts}
 	for _, s := range slices.Backward(list) {
 		t.services[s.ServiceKey] = s
 		t.order = append(t.order, s.ServiceKey)
@@ -28,31 +29,92 @@ func newTable(list []lvs.Service) table {
 	return t
 }
 
+// names gives services the names that they have in another table.
+func (t table) names(named table) {
+	for key, s := range t.services {
+		s.Name = named.services[key].Name
+		t.services[key] = s
+	}
+}
+
 func (t table) clone() table {
 	return table{services: maps.Clone(t.services), order: slices.Clone(t.order), timeouts: t.timeouts}
 }
 
-// desired is where the changes lead: the services, and what is not in them.
-type desired struct {
-	table
-	fresh    map[lvs.ServiceKey]bool // deleted, and perhaps added again: then statistics begin anew
-	zeros    []lvs.ServiceKey
-	timeouts lvs.Timeouts // those to change
+// list returns the services, the oldest first.
+func (t table) list() []lvs.Service {
+	list := make([]lvs.Service, 0, len(t.order))
+	for _, key := range t.order {
+		list = append(list, t.services[key].Clone())
+	}
+	return list
 }
 
-// makePlan validates the changes in their order and returns the steps from the
-// table as it is to where they lead.
-func makePlan(before table, changes []lvs.Change) ([]step, error) {
-	after := desired{table: before.clone(), fresh: map[lvs.ServiceKey]bool{}}
+// same tells whether two tables make the plane do the same, and name it alike.
+func (t table) same(o table) bool {
+	return t.timeouts == o.timeouts && maps.EqualFunc(t.services, o.services, func(a, b lvs.Service) bool {
+		return a.Equal(b) && a.Name == b.Name
+	})
+}
+
+// desired is where changes lead: the services, and what is not in them.
+type desired struct {
+	table
+	fresh map[lvs.ServiceKey]bool // deleted, and perhaps added again: then statistics begin anew
+	zeros map[lvs.ServiceKey]bool
+}
+
+func (t table) desire() desired {
+	return desired{table: t.clone(), fresh: map[lvs.ServiceKey]bool{}, zeros: map[lvs.ServiceKey]bool{}}
+}
+
+// follow makes the changes in their order. Those that cannot be made are returned
+// if it keeps going; else the first of them ends it.
+func (d *desired) follow(changes []lvs.Change, keepGoing bool) (refused []lvs.Refused, err error) {
 	for i, c := range changes {
-		if err := after.change(c); err != nil {
-			if len(changes) > 1 {
-				return nil, fmt.Errorf("change %d (%s): %w", i+1, c.Operation, err)
-			}
+		err := d.change(c)
+		switch {
+		case err == nil:
+		case keepGoing:
+			refused = append(refused, lvs.Refused{Index: i, Err: err})
+		case len(changes) > 1:
+			return nil, fmt.Errorf("change %d (%s): %w", i+1, c.Operation, err)
+		default:
 			return nil, err
 		}
 	}
-	return diff(before, after), nil
+	d.tidy()
+	return refused, nil
+}
+
+// become makes the table what the configuration says. Services that stay keep
+// their place, new ones come behind, in their order.
+func (d *desired) become(c lvs.Configuration) {
+	wanted := make(map[lvs.ServiceKey]lvs.Service, len(c.Services))
+	for _, s := range c.Services {
+		wanted[s.ServiceKey] = s.Clone()
+		if _, was := d.services[s.ServiceKey]; !was {
+			d.order = append(d.order, s.ServiceKey)
+		}
+	}
+	d.services = wanted
+	d.timeouts = c.Timeouts.Merge(lvs.DefaultTimeouts())
+	d.tidy()
+}
+
+// tidy takes out of the order what is no more, and of what is there twice, because
+// it was deleted and added again, the earlier.
+func (d *desired) tidy() {
+	seen := make(map[lvs.ServiceKey]bool, len(d.services))
+	order := make([]lvs.ServiceKey, 0, len(d.services))
+	for _, key := range slices.Backward(d.order) {
+		if _, exists := d.services[key]; exists && !seen[key] {
+			seen[key] = true
+			order = append(order, key)
+		}
+	}
+	slices.Reverse(order)
+	d.order = order
 }
 
 func (d *desired) change(c lvs.Change) error {
@@ -66,8 +128,8 @@ func (d *desired) change(c lvs.Change) error {
 	case lvs.AddServer, lvs.EditServer, lvs.DeleteServer:
 		return d.changeServer(c)
 	case lvs.Clear:
-		for _, k := range slices.Clone(d.order) {
-			d.remove(k)
+		for key := range d.services {
+			d.remove(key)
 		}
 		return nil
 	case lvs.Zero:
@@ -86,8 +148,11 @@ func (d *desired) addService(c lvs.Change) error {
 	if _, exists := d.services[c.Service]; exists {
 		return fmt.Errorf("service %s: %w", c.Service, lvs.ErrServiceExists)
 	}
+	if err := d.put(lvs.Service{ServiceKey: c.Service, Scheduler: c.Scheduler, Flags: c.Flags}); err != nil {
+		return err
+	}
 	d.order = append(d.order, c.Service)
-	return d.put(lvs.Service{ServiceKey: c.Service, Scheduler: c.Scheduler})
+	return nil
 }
 
 func (d *desired) editService(c lvs.Change) error {
@@ -95,7 +160,7 @@ func (d *desired) editService(c lvs.Change) error {
 	if err != nil {
 		return err
 	}
-	s.Scheduler = c.Scheduler
+	s.Scheduler, s.Flags = c.Scheduler, c.Flags
 	return d.put(s)
 }
 
@@ -109,7 +174,7 @@ func (d *desired) deleteService(c lvs.Change) error {
 
 func (d *desired) remove(key lvs.ServiceKey) {
 	delete(d.services, key)
-	d.order = slices.DeleteFunc(d.order, func(k lvs.ServiceKey) bool { return k == key })
+	delete(d.zeros, key)
 	d.fresh[key] = true
 }
 
@@ -132,17 +197,27 @@ func (d *desired) changeServer(c lvs.Change) error {
 	default:
 		s.RealServers = slices.Delete(s.RealServers, at, at+1)
 	}
-	return d.put(s)
+	if c.Operation != lvs.DeleteServer { // the others have been looked at when they came
+		if err := s.ValidateRealServer(c.RealServer); err != nil {
+			return err
+		}
+	}
+	d.services[s.ServiceKey] = s
+	return nil
 }
 
 func (d *desired) zero(c lvs.Change) error {
 	if c.Service == (lvs.ServiceKey{}) {
-		d.zeros = append(d.zeros, d.order...)
+		for key := range d.services {
+			d.zeros[key] = true
+		}
 		return nil
 	}
-	_, err := d.find(c.Service)
-	d.zeros = append(d.zeros, c.Service)
-	return err
+	if _, err := d.find(c.Service); err != nil {
+		return err
+	}
+	d.zeros[c.Service] = true
+	return nil
 }
 
 func (d *desired) find(key lvs.ServiceKey) (lvs.Service, error) {
@@ -186,12 +261,11 @@ func diff(before table, after desired) (plan []step) {
 			plan = append(plan, deleteStep(before.services[k]))
 		}
 	}
-	if after.timeouts != (lvs.Timeouts{}) {
+	if after.timeouts != before.timeouts {
 		plan = append(plan, timeoutsStep(before.timeouts, after.timeouts))
 	}
 	for _, k := range after.order {
-		_, was := before.services[k]
-		if slices.Contains(after.zeros, k) || was && after.fresh[k] {
+		if _, was := before.services[k]; after.zeros[k] || was && after.fresh[k] {
 			plan = append(plan, step{name: "zero " + k.String(), do: func(p Plane) error { return p.Zero(k) }})
 		}
 	}

@@ -3,9 +3,11 @@
 package director
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"lvx/internal/lvs"
 )
@@ -39,28 +41,63 @@ func appendTrouble(list []lvs.Warning, service lvs.ServiceKey, server netip.Addr
 	return append(list, lvs.Warning{Object: fmt.Sprintf("real server %s of %s", server, service), Text: t.text, Fix: t.fix})
 }
 
-// unreachable names the real servers that the changes added or edited and that
-// cannot be reached; without a change, all such real servers that there are.
-func (d *Director) unreachable(ctx context.Context, changes []lvs.Change) ([]lvs.Warning, error) {
-	if len(changes) == 0 {
-		d.Facts.Reach(ctx, nil)
-		services, err := d.Facts.Services()
-		return warnings(services), err
-	}
-	var touched []lvs.Change
-	var addrs []netip.Addr
-	for _, c := range changes {
-		if c.Operation == lvs.AddServer || c.Operation == lvs.EditServer {
-			touched = append(touched, c)
-			addrs = append(addrs, c.RealServer.Address.Addr())
+// serverOf is a real server of a service.
+type serverOf struct {
+	service lvs.ServiceKey
+	address netip.AddrPort
+}
+
+// newServers returns the real servers of after that before has not, or not alike.
+func newServers(before, after table) (list []serverOf) {
+	for _, key := range after.order {
+		was := before.services[key]
+		for _, r := range after.services[key].RealServers {
+			if at := was.Find(r.Address); at < 0 || was.RealServers[at] != r {
+				list = append(list, serverOf{key, r.Address})
+			}
 		}
 	}
+	return list
+}
+
+// unreachable waits for the next hops of real servers, until ctx ends, and warns of
+// those that cannot be reached.
+func (d *Director) unreachable(ctx context.Context, servers []serverOf) []lvs.Warning {
 	list := []lvs.Warning{}
-	if len(addrs) == 0 {
-		return list, nil
+	if len(servers) == 0 {
+		return list
+	}
+	addrs := make([]netip.Addr, 0, len(servers))
+	for _, s := range servers {
+		addrs = append(addrs, s.address.Addr())
 	}
 	for i, hop := range d.Facts.Reach(ctx, addrs) {
-		list = appendTrouble(list, touched[i].Service, touched[i].RealServer.Address, hop)
+		list = appendTrouble(list, servers[i].service, servers[i].address, hop)
 	}
-	return list, nil
+	return list
+}
+
+// settingsWarnings name the settings that a configuration asks for and that the
+// daemon did not start with.
+func (d *Director) settingsWarnings(wanted lvs.Settings) (list []lvs.Warning) {
+	now := d.Settings
+	for _, s := range []struct {
+		name string
+		same bool
+	}{
+		{"director.interfaces", slices.Equal(now.Interfaces, wanted.Interfaces)},
+		{"director.xdp", cmp.Or(now.XDP, "auto") == cmp.Or(wanted.XDP, "auto")},
+		{"director.capacity", now.Capacity == wanted.Capacity},
+		{"director.mh_table", now.MHTable == wanted.MHTable},
+		{"api", now.API == wanted.API},
+		{"metrics", now.Metrics == wanted.Metrics},
+	} {
+		if !s.same {
+			list = append(list, lvs.Warning{
+				Object: s.name, Text: "it is not what the director started with, and is read at its start alone",
+				Fix: "restart lvx director with this file (forwarding goes on meanwhile)",
+			})
+		}
+	}
+	return list
 }

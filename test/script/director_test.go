@@ -17,8 +17,18 @@ import (
 	"lvx/internal/lvs"
 )
 
-func newDirector(m *Memory) *director.Director {
-	return director.New(director.Options{Plane: m, Facts: m, Log: slog.New(slog.DiscardHandler)})
+func newDirector(t fataler, m *Memory) *director.Director {
+	return openDirector(t, director.Options{Plane: m, Facts: m})
+}
+
+func openDirector(t fataler, o director.Options) *director.Director {
+	t.Helper()
+	o.Log = slog.New(slog.DiscardHandler)
+	d, err := director.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func key(port uint16) lvs.ServiceKey {
@@ -38,12 +48,19 @@ func text(t fataler, m *Memory) string {
 	}
 	out := fmt.Sprintln("timeouts", m.timeouts.TCP.Seconds(), m.timeouts.TCPFin.Seconds(), m.timeouts.UDP.Seconds())
 	for _, s := range list {
-		out += fmt.Sprintln(s.ServiceKey, s.Scheduler)
+		out += fmt.Sprintln(append([]any{s.ServiceKey, s.Scheduler}, anys(s.Flags.Names())...)...)
 		for _, r := range s.RealServers {
 			out += fmt.Sprintln("  ", r.Address, r.Method, r.Weight)
 		}
 	}
 	return out
+}
+
+func anys(names []string) (list []any) {
+	for _, name := range names {
+		list = append(list, name)
+	}
+	return list
 }
 
 type fataler interface {
@@ -67,7 +84,7 @@ func drawChange(t *rapid.T) lvs.Change {
 		c.Timeouts.TCP = lvs.Duration(rapid.Int64Range(-1, 1000).Draw(t, "timeout")) * 1e9
 		return c
 	case lvs.AddService, lvs.EditService:
-		c.Scheduler = rapid.SampledFrom([]lvs.Scheduler{lvs.RR, lvs.WLC, "sh", "nonsense"}).Draw(t, "scheduler")
+		c.Scheduler = rapid.SampledFrom([]lvs.Scheduler{lvs.RR, lvs.WLC, "dh", "nonsense"}).Draw(t, "scheduler")
 	case lvs.AddServer, lvs.EditServer, lvs.DeleteServer:
 		c.RealServer = realServer(rapid.Uint16Range(1, 4).Draw(t, "server"), port, rapid.Uint32Range(0, 3).Draw(t, "weight"))
 	}
@@ -80,7 +97,7 @@ func drawChange(t *rapid.T) lvs.Change {
 func TestApplyIsAllOrNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, model := NewMemory(), NewMemory()
-		d, sound := newDirector(m), newDirector(model)
+		d, sound := newDirector(t, m), newDirector(t, model)
 		for range rapid.IntRange(1, 12).Draw(t, "applies") {
 			changes := rapid.SliceOfN(rapid.Custom(drawChange), 1, 6).Draw(t, "changes")
 			before := text(t, m)
@@ -88,20 +105,20 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 			first := m.writes + rapid.IntRange(1, 6).Draw(t, "first failure")
 			length := rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "failures")
 			m.Fail = func(n int) bool { return n >= first && n < first+length }
-			_, err := d.Apply(context.Background(), changes, 0)
+			_, err := d.Apply(context.Background(), changes, lvs.Request{})
 			m.Fail = nil
 			if err != nil {
 				if got := text(t, m); got != before {
 					t.Fatalf("%v, but the table changed:\n%s", err, cmp.Diff(before, got))
 				}
 				if !errors.Is(err, ErrInjected) {
-					if _, sure := sound.Apply(context.Background(), changes, 0); sure == nil {
+					if _, sure := sound.Apply(context.Background(), changes, lvs.Request{}); sure == nil {
 						t.Fatalf("refused (%v) what a sound plane takes", err)
 					}
 				}
 				continue
 			}
-			if _, err := sound.Apply(context.Background(), changes, 0); err != nil {
+			if _, err := sound.Apply(context.Background(), changes, lvs.Request{}); err != nil {
 				t.Fatalf("taken, but a sound plane refuses it: %v", err)
 			}
 			if diff := cmp.Diff(text(t, model), text(t, m)); diff != "" {
@@ -127,11 +144,11 @@ func TestRefusals(t *testing.T) {
 		{"no server", []lvs.Change{add, {Operation: lvs.DeleteServer, Service: key(80), RealServer: realServer(9, 80, 1)}}, lvs.ErrNoServer, "change 2 (delete-server): real server 10.0.0.9:80 of tcp 198.51.100.1:80: there is no such real server"},
 		{"another port", []lvs.Change{add, {Operation: lvs.AddServer, Service: key(80), RealServer: realServer(1, 8080, 1)}}, lvs.ErrInvalid, "change 2 (add-server): service tcp 198.51.100.1:80: real server 10.0.0.1:8080: dr cannot change the port (the service has 80): not possible"},
 		{"no scheduler", []lvs.Change{{Operation: lvs.AddService, Service: key(80), Scheduler: "zz"}}, lvs.ErrNoScheduler, `service tcp 198.51.100.1:80: scheduler "zz": there is no such scheduler`},
-		{"a later one", []lvs.Change{{Operation: lvs.AddService, Service: key(80), Scheduler: "mh"}}, lvs.ErrUnsupported, "service tcp 198.51.100.1:80: scheduler mh: not in this version"},
+		{"a later one", []lvs.Change{{Operation: lvs.AddService, Service: key(80), Scheduler: "dh"}}, lvs.ErrUnsupported, "service tcp 198.51.100.1:80: scheduler dh: not in this version"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := NewMemory()
-			_, err := newDirector(m).Apply(context.Background(), c.changes, 0)
+			_, err := newDirector(t, m).Apply(context.Background(), c.changes, lvs.Request{})
 			if !errors.Is(err, c.kind) || err.Error() != c.text {
 				t.Errorf("got  %v\nwant %s", err, c.text)
 			}

@@ -10,6 +10,7 @@ package script
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -49,7 +50,7 @@ func (m *Memory) Load() ([]lvs.Service, error) {
 	statuses, err := m.Services()
 	var list []lvs.Service
 	for _, s := range statuses {
-		service := lvs.Service{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler}
+		service := lvs.Service{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler, Flags: s.Flags}
 		for _, r := range s.RealServers {
 			service.RealServers = append(service.RealServers, r.RealServer)
 		}
@@ -80,7 +81,7 @@ func (m *Memory) Put(s lvs.Service) error {
 	if err := m.write(); err != nil {
 		return err
 	}
-	status := lvs.ServiceStatus{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler}
+	status := lvs.ServiceStatus{ServiceKey: s.ServiceKey, Scheduler: s.Scheduler, Flags: s.Flags}
 	for _, r := range s.RealServers {
 		status.RealServers = append(status.RealServers, lvs.RealServerStatus{RealServer: r, NextHop: lvs.NextHop{State: lvs.NextHopReady}})
 	}
@@ -134,6 +135,35 @@ func (m *Memory) Connections(func(lvs.Connection) error) error { return nil }
 
 // Reasons has none.
 func (m *Memory) Reasons() ([]lvs.Reason, error) { return nil, nil }
+
+// Repair finds nothing: Load shows all that there is.
+func (m *Memory) Repair() ([]string, error) { return nil, nil }
+
+// Timeouts returns the idle times.
+func (m *Memory) Timeouts() (lvs.Timeouts, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.timeouts, nil
+}
+
+// Neighbours returns the next hops: every real server is on the link.
+func (m *Memory) Neighbours() ([]lvs.Neighbour, error) {
+	services, err := m.Services()
+	servers := map[netip.Addr]int{}
+	for _, s := range services {
+		for _, r := range s.RealServers {
+			servers[r.Address.Addr()]++
+		}
+	}
+	var list []lvs.Neighbour
+	for _, addr := range slices.SortedFunc(maps.Keys(servers), netip.Addr.Compare) {
+		list = append(list, lvs.Neighbour{
+			Address: addr, NextHop: lvs.NextHop{State: lvs.NextHopReady, Interface: "eth0", MAC: "02:00:00:00:00:01"},
+			MTU: 1500, RealServers: servers[addr],
+		})
+	}
+	return list, err
+}
 
 // Status has the timeouts.
 func (m *Memory) Status() (lvs.Status, error) {

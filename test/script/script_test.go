@@ -14,8 +14,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"lvx/internal/cli"
+	"lvx/internal/config"
 	"lvx/internal/director"
 	"lvx/internal/server"
+	"lvx/internal/store"
 )
 
 func TestMain(m *testing.M) {
@@ -53,13 +55,24 @@ func TestScripts(t *testing.T) {
 func setup(env *testscript.Env) error {
 	memory := NewMemory()
 	log := slog.New(slog.DiscardHandler)
-	brain := director.New(director.Options{Plane: memory, Facts: memory, Log: log})
+	state, err := store.Open(store.Options{Dir: filepath.Join(env.WorkDir, ".state"), Encode: config.Marshal})
+	if err != nil {
+		return err
+	}
+	brain, err := director.New(director.Options{Plane: memory, Facts: memory, Store: state, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := brain.Start(context.Background(), nil, "", true); err != nil {
+		return err
+	}
 	listener, err := server.Listen(filepath.Join(env.WorkDir, "lvx.sock"))
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error)
+	go brain.Run(ctx)
 	go func() {
 		served <- server.New(server.Options{Director: brain, Log: log, Version: "test", Instance: "script"}).Serve(ctx, listener)
 	}()
