@@ -12,16 +12,11 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-
-	"lvx/internal/lvs"
+	"net/url"
 )
 
-// ErrNoDaemon is returned by every call when nothing listens on the socket, and
-// ErrDenied when the caller may not open it.
-var (
-	ErrNoDaemon = errors.New("no lvx director is running")
-	ErrDenied   = errors.New("permission denied")
-)
+// ErrNoDaemon is returned by every call when nothing listens on the socket.
+var ErrNoDaemon = errors.New("no lvx director is running")
 
 // Client talks to a daemon over its unix socket. It is safe for concurrent use.
 type Client struct {
@@ -40,79 +35,59 @@ func NewClient(socket string) *Client {
 // Close ends idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Services returns all services with their real servers.
-func (c *Client) Services(ctx context.Context) (s []lvs.ServiceStatus, err error) {
-	return s, c.get(ctx, PathServices, &s)
+// request is one question to the daemon.
+type request struct {
+	method, path string
+	query        url.Values
+	accept       string // a media type, or "" for JSON
+	body         any    // sent as JSON; nil is none
+	generation   uint64 // sent as If-Match; 0 is any
 }
 
-// RealServers returns all real servers of all services.
-func (c *Client) RealServers(ctx context.Context) (r []RealServer, err error) {
-	return r, c.get(ctx, PathRealServers, &r)
-}
-
-// Reasons returns every reason with its count.
-func (c *Client) Reasons(ctx context.Context) (r []lvs.Reason, err error) {
-	return r, c.get(ctx, PathReasons, &r)
-}
-
-// Status returns the daemon at a glance.
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.get(ctx, PathStatus, &s)
-}
-
-// Connections calls each for every connection, in no order, and stops at its
-// first error, which it returns.
-func (c *Client) Connections(ctx context.Context, each func(lvs.Connection) error) error {
-	body, err := c.do(ctx, http.MethodGet, PathConnections, nil)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	for lines := json.NewDecoder(body); ; {
-		var one lvs.Connection
-		if err := lines.Decode(&one); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read connections: %w", err)
+func (r request) build(ctx context.Context) (*http.Request, error) {
+	address := url.URL{Scheme: "http", Host: "lvx", Path: r.path, RawQuery: r.query.Encode()}
+	var body io.Reader
+	if r.body != nil {
+		text, err := json.Marshal(r.body)
+		if err != nil {
+			return nil, fmt.Errorf("encode the request: %w", err)
 		}
-		if err := each(one); err != nil {
-			return err
-		}
+		body = bytes.NewReader(text)
 	}
-}
-
-// Apply makes all changes or, with an error, none.
-func (c *Client) Apply(ctx context.Context, changes Changes) (a Applied, err error) {
-	text, err := json.Marshal(changes)
-	if err != nil {
-		return a, fmt.Errorf("encode changes: %w", err)
-	}
-	body, err := c.do(ctx, http.MethodPost, PathChanges, bytes.NewReader(text))
-	if err != nil {
-		return a, err
-	}
-	defer body.Close()
-	return a, decode(body, &a)
-}
-
-func (c *Client) get(ctx context.Context, path string, into any) error {
-	body, err := c.do(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	return decode(body, into)
-}
-
-func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://lvx"+path, body)
+	built, err := http.NewRequestWithContext(ctx, r.method, address.String(), body)
 	if err != nil {
 		return nil, err
 	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
+	if r.body != nil {
+		built.Header.Set("Content-Type", TypeJSON)
 	}
-	answer, err := c.http.Do(request)
+	if r.accept != "" {
+		built.Header.Set("Accept", r.accept)
+	}
+	if r.generation != 0 {
+		built.Header.Set("If-Match", fmt.Sprintf("%q", fmt.Sprint(r.generation)))
+	}
+	return built, nil
+}
+
+// ask reads the whole answer.
+func ask[T any](ctx context.Context, c *Client, r request) (value T, err error) {
+	answer, err := c.do(ctx, r)
+	if err != nil {
+		return value, err
+	}
+	defer answer.Body.Close()
+	err = decode(answer.Body, &value)
+	return value, err
+}
+
+// do asks and returns an answer that is 2xx, whose body is the caller's to close.
+func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
+	asked, err := r.build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.http.Do(asked)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("open socket %s: %w", c.socket, ErrDenied)
@@ -123,12 +98,12 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 		return nil, fmt.Errorf("ask the daemon: %w", err)
 	}
 	if answer.StatusCode/100 == 2 {
-		return answer.Body, nil
+		return answer, nil
 	}
 	defer answer.Body.Close()
 	refusal := &Error{}
 	if err := decode(answer.Body, refusal); err != nil || refusal.Message == "" {
-		return nil, fmt.Errorf("%s %s: %s", method, path, answer.Status)
+		return nil, fmt.Errorf("%s %s: %s", r.method, r.path, answer.Status)
 	}
 	return nil, refusal
 }

@@ -3,10 +3,16 @@
 package server
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"lvx/api"
 )
 
 func TestPeerIsTheProcessThatConnected(t *testing.T) {
@@ -26,7 +32,7 @@ func TestPeerIsTheProcessThatConnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
-	peer := peerOf(withPeer(t.Context(), accepted))
+	peer := peerOf(httptest.NewRequestWithContext(withPeer(t.Context(), accepted), "GET", "/", nil))
 	want := Peer{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid()), Known: true}
 	if peer != want {
 		t.Errorf("got %+v, want %+v", peer, want)
@@ -42,12 +48,39 @@ func TestMayWrite(t *testing.T) {
 		{"root", Peer{UID: 0, Known: true}, true},
 		{"nobody", Peer{UID: 65534, GID: 65534, Known: true}, false},
 		{"unknown, whose zero is not root", Peer{}, false},
+		{"a certificate", Peer{Known: true, Certificate: certificate("alice", "ops")}, false},
+		{"a certificate of the admins", Peer{Known: true, Certificate: certificate("alice", "ops", AdminGroup)}, true},
 	} {
 		if got := MayWrite(c.peer); got != c.want {
 			t.Errorf("%s: got %v", c.name, got)
 		}
 	}
-	if got := peerOf(withPeer(t.Context(), &net.TCPConn{})); got.Known {
-		t.Errorf("a connection without credentials is %+v", got)
+	if _, err := readPeer(&net.TCPConn{}); err == nil {
+		t.Error("a TCP connection has credentials")
 	}
+}
+
+func certificate(name string, units ...string) *x509.Certificate {
+	return &x509.Certificate{Subject: pkix.Name{CommonName: name, OrganizationalUnit: units}}
+}
+
+func TestPeerSaysWhoItIs(t *testing.T) {
+	for want, peer := range map[string]Peer{
+		"root (uid 0, pid 4711)":                   {Known: true, PID: 4711},
+		"unknown (uid 4294967294, pid 1)":          {Known: true, UID: 4294967294, PID: 1},
+		"unknown":                                  {},
+		"certificate alice (192.0.2.7:40000)":      {Known: true, Certificate: certificate("alice"), Address: "192.0.2.7:40000"},
+		`certificate "a\x1b[2J" (192.0.2.7:40000)`: {Known: true, Certificate: certificate("a\x1b[2J"), Address: "192.0.2.7:40000"},
+	} {
+		if got := peer.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Nobody who is not known may even read.
+func TestStrangersAreRefused(t *testing.T) {
+	answer := httptest.NewRecorder()
+	New(Options{Director: &fake{}, Log: quiet()}).Handler().ServeHTTP(answer, httptest.NewRequest("GET", api.PathStatus, nil))
+	same(t, nil, `403 {"code":"forbidden","message":"it is not known who asks"}`+"\n", fmt.Sprintf("%d %s", answer.Code, answer.Body))
 }

@@ -17,13 +17,12 @@ import (
 	"sync"
 	"time"
 
-	"lvx/api"
 	"lvx/internal/lvs"
 )
 
-// Director is what the server needs of the director. All methods may be called
-// at the same time.
-type Director interface {
+// Reader is what the server shows of the director. All methods of Reader, Recorder
+// and Changer may be called at the same time.
+type Reader interface {
 	Services() ([]lvs.ServiceStatus, error)
 	// Connections calls each for every connection and stops at its first
 	// error, which it returns as it is. each may block for as long as a
@@ -31,9 +30,38 @@ type Director interface {
 	Connections(each func(lvs.Connection) error) error
 	Reasons() ([]lvs.Reason, error)
 	Status() (lvs.Status, error)
-	// Apply makes all changes or, with an error, none; then it waits at most
-	// that long for the next hops of new real servers.
-	Apply(ctx context.Context, changes []lvs.Change, wait time.Duration) ([]lvs.Warning, error)
+	Neighbours() ([]lvs.Neighbour, error)
+}
+
+// Recorder is what the director remembers.
+type Recorder interface {
+	// Configuration returns what the director is now, and its generation.
+	Configuration() (lvs.Configuration, uint64)
+	// Events returns the events with an ID above after that are still kept, and a
+	// channel that is closed when there is another.
+	Events(after uint64) (events []lvs.Event, more <-chan struct{})
+	// History returns the last limit entries, the oldest first; with 0 all.
+	History(limit int) ([]lvs.HistoryEntry, error)
+	// Revisions returns the oldest first.
+	Revisions() ([]lvs.Revision, error)
+}
+
+// Changer is how the director is changed. What it is asked for is made or, with an
+// error, nothing of it.
+type Changer interface {
+	Apply(ctx context.Context, changes []lvs.Change, r lvs.Request) (lvs.Applied, error)
+	Plan(wanted lvs.Configuration) (lvs.Plan, error)
+	Configure(ctx context.Context, wanted lvs.Configuration, r lvs.Request) (lvs.Applied, error)
+	Confirm(r lvs.Request) (lvs.Applied, error)
+	// Rollback goes back to a revision, or with 0 to the one before the present.
+	Rollback(ctx context.Context, revision uint64, r lvs.Request) (lvs.Applied, error)
+}
+
+// Director is what the server needs of the director.
+type Director interface {
+	Reader
+	Recorder
+	Changer
 }
 
 // Options are what a Server is made of.
@@ -43,15 +71,20 @@ type Options struct {
 	// Version and Instance are put into the status, which says who answers.
 	Version  string
 	Instance string
-	// MayWrite decides who may change things. Nil is root and the members of
-	// the group AdminGroup.
+	// MayWrite decides who may change things. Nil is the function MayWrite.
 	MayWrite func(Peer) bool
+	// NodeIPVS adds node_exporter's node_ipvs_* series to the metrics.
+	NodeIPVS bool
 }
 
 // Server answers the API. Make one with New.
 type Server struct {
 	Options
-	running sync.WaitGroup // requests: what they read may go when Serve returns
+	running  sync.WaitGroup // requests: what they read may go when Serve returns
+	readers  room
+	writers  room
+	streams  places        // of events
+	stopping chan struct{} // closed when Serve ends: streams end
 }
 
 // New returns a server. It does not listen yet.
@@ -59,41 +92,63 @@ func New(options Options) *Server {
 	if options.MayWrite == nil {
 		options.MayWrite = MayWrite
 	}
-	return &Server{Options: options}
+	return &Server{
+		Options: options, readers: newRoom(), writers: newRoom(),
+		streams: make(places, maxStreams), stopping: make(chan struct{}),
+	}
 }
 
-// How long a client may take. A stream of connections may take longer: its
-// write deadline moves with every page (see connections).
-const (
-	headerTimeout = 5 * time.Second
-	readTimeout   = 10 * time.Second
-	writeTimeout  = 30 * time.Second
-	idleTimeout   = 2 * time.Minute
-	stopTimeout   = 5 * time.Second
-)
-
-// Serve answers on the listener until ctx ends; then it takes no new request,
-// lets those under way finish for a few seconds, and returns nil. The listener,
-// from Listen or from systemd, is closed in any case.
-func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	web := &http.Server{
-		Handler:           s.Handler(),
-		ConnContext:       withPeer,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelError),
+// Serve answers on the listeners until ctx ends; then it takes no new request,
+// lets those under way finish for a few seconds, ends the streams, and returns nil.
+// The listeners, from Listen, ListenTLS or Activated, are closed in any case. If one
+// of them fails, all stop. It is called once.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
+	web := s.web()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		if l.Addr().Network() == "unix" { // ListenTLS sees to its own
+			l = bound(l)
+		}
+		go func() {
+			if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				served <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+				return
+			}
+			served <- nil
+		}()
 	}
-	served := make(chan error, 1)
-	go func() { served <- web.Serve(listener) }()
+	var failed error
+	waiting := len(listeners)
 	select {
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	case failed = <-served:
+		waiting--
 	case <-ctx.Done():
 	}
-	// The requests' own contexts stay alive here: a change under way is
-	// finished, not cut in the middle.
+	s.stop(ctx, web)
+	for range waiting {
+		failed = errors.Join(failed, <-served)
+	}
+	return failed
+}
+
+func (s *Server) web() *http.Server {
+	return &http.Server{
+		Handler:                      s.Handler(),
+		ConnContext:                  withPeer,
+		ReadHeaderTimeout:            headerTimeout,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}
+}
+
+// stop waits for the requests under way. Their own contexts stay alive: a change
+// is finished, not cut in the middle.
+func (s *Server) stop(ctx context.Context, web *http.Server) {
+	close(s.stopping)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := web.Shutdown(stopping); err != nil {
@@ -101,48 +156,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		s.Log.Warn("requests cut off at shutdown", "err", err)
 	}
 	s.running.Wait()
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
-	}
-	return nil
 }
 
-// Handler returns the HTTP handler of all paths.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle(api.PathServices, s.only(http.MethodGet, s.services))
-	mux.Handle(api.PathRealServers, s.only(http.MethodGet, s.realServers))
-	mux.Handle(api.PathConnections, s.only(http.MethodGet, s.connections))
-	mux.Handle(api.PathReasons, s.only(http.MethodGet, s.reasons))
-	mux.Handle(api.PathStatus, s.only(http.MethodGet, s.status))
-	mux.Handle(api.PathChanges, s.only(http.MethodPost, s.change))
-	mux.Handle("/", s.answering(func(_ http.ResponseWriter, r *http.Request) error {
-		return refuse(http.StatusNotFound, "not_found", "there is no %s in this version of the API", r.URL.Path)
-	}))
-	return mux
-}
-
-// handler answers a request, or returns the error to answer with.
-type handler func(http.ResponseWriter, *http.Request) error
-
-// only lets one method through.
-func (s *Server) only(method string, h handler) http.Handler {
-	return s.answering(func(w http.ResponseWriter, r *http.Request) error {
-		if r.Method != method {
-			w.Header().Set("Allow", method)
-			return refuse(http.StatusMethodNotAllowed, "method_not_allowed", "%s takes %s, not %s", r.URL.Path, method, r.Method)
-		}
-		return h(w, r)
-	})
-}
-
-// answering turns the error of a handler into an answer.
-func (s *Server) answering(h handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.running.Add(1)
-		defer s.running.Done()
-		if err := h(w, r); err != nil {
-			s.answerError(w, r, err)
-		}
-	})
-}
+// deadline is for what writes a part of an answer now.
+func deadline() time.Time { return time.Now().Add(writeTimeout) }
