@@ -4,7 +4,6 @@ package cli
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +21,22 @@ import (
 // first connection shall not fail because ipvsadm was quicker.
 const resolveWait = 300 * time.Millisecond
 
-// noWarnings, as a wait, is for the lines of a restore: whether their real servers
-// can be reached is told at its end, once all had time to answer.
-const noWarnings = -1
+// ipvsadmHelp says what lvx adds; the rest is in ipvsadm's own help, which is
+// printed as it was recorded.
+const ipvsadmHelp = `Takes ipvsadm's options and prints what ipvsadm 1.31 prints, with its exit codes;
+ipvsadm -h lists them. What this version does not have is refused.
+
+lvx has more of its own, long ones:
+  --json      with -L: an array of services with their real servers, as lvx services
+              prints it; with -Lc an array of connections
+  --dry-run   with a command that changes something, or with -R: shows what would
+              change, as lvx plan does, and changes nothing
+  --atomic    with -R: makes all rules or none. Every line that is in the way is
+              told with its number; exit 2 if a line is wrong, 255 if it is refused
+
+-R makes what can be made and tells what cannot, as ipvsadm does. ipvsadm-restore
+takes --dry-run and --atomic too; it clears the table in the same change that fills
+it, so that a service which stays as it is loses no packet.`
 
 // RunIPVSAdm is the program ipvsadm: it does what args ask for and returns
 // ipvsadm's exit code.
@@ -36,9 +48,9 @@ func RunIPVSAdm(env *Env, args []string) int {
 		return a.fail("", err)
 	}
 	if command.Action == ipvsadm.Restore {
-		return a.restore(env.In)
+		return a.newRestore(env.In).run(command.Atomic, command.DryRun)
 	}
-	return a.do(command, resolveWait)
+	return a.fail(command.Change.Operation, a.run(command))
 }
 
 // RunIPVSAdmSave is the program ipvsadm-save: ipvsadm -S. Of its arguments it
@@ -57,34 +69,6 @@ func RunIPVSAdmSave(env *Env, args []string) int {
 	return RunIPVSAdm(env, save)
 }
 
-// RunIPVSAdmRestore is the program ipvsadm-restore: it clears the table and
-// makes the rules of stdin, but for lines that begin with #. Like the original
-// it has read all of them before it clears.
-func RunIPVSAdmRestore(env *Env, _ []string) int {
-	text, err := io.ReadAll(env.In)
-	if err != nil {
-		fmt.Fprintf(env.Err, "lvx: read rules: %s\n", err)
-		return ipvsadm.ExitRunTime
-	}
-	var rules bytes.Buffer
-	for rule := range bytes.Lines(text) {
-		if !bytes.HasPrefix(rule, []byte("#")) {
-			rules.Write(rule)
-		}
-	}
-	a := newIPVSAdm(env)
-	defer a.client.Close()
-	if a.unbuilt(rules.Bytes()) {
-		fmt.Fprintln(env.Err, "lvx: nothing was changed")
-		return ipvsadm.ExitRunTime
-	}
-	clearAll := &ipvsadm.Command{Action: ipvsadm.Change, Change: lvs.Change{Operation: lvs.Clear}}
-	if code := a.do(clearAll, 0); code != ExitDone {
-		return code
-	}
-	return a.restore(&rules)
-}
-
 // ipvsAdm is one run of ipvsadm.
 type ipvsAdm struct {
 	env    *Env
@@ -96,110 +80,26 @@ func newIPVSAdm(env *Env) *ipvsAdm {
 	return &ipvsAdm{env: env, client: env.client(), names: newNames().functions()}
 }
 
-// unbuilt tells of every rule that this version has not, and whether there is one:
-// who restores a table has to know before the old one is gone.
-func (a *ipvsAdm) unbuilt(rules []byte) (found bool) {
-	for script := ipvsadm.NewScript(bytes.NewReader(rules), a.names); ; {
-		_, err := script.Next()
-		line := (*ipvsadm.Error)(nil)
-		if err != nil && !errors.As(err, &line) {
-			return found // the end, or what cannot be read: the restore will tell
-		}
-		if line != nil && line.Unbuilt {
-			a.failLine(script.Line(), line)
-			found = true
-		}
-	}
-}
-
-// failLine tells of a rule that this version has not, with its place.
-func (a *ipvsAdm) failLine(number int, e *ipvsadm.Error) int {
-	fmt.Fprintf(a.env.Err, "lvx: line %d: %s\n", number, strings.TrimPrefix(e.Message, "lvx: "))
-	return e.Exit
-}
-
-// restore makes the rules that it reads, each by itself as ipvsadm does: what
-// the daemon refuses is told and passed over. It returns the last one's code, or
-// that of a rule which this version has not: that is never passed over in silence.
-func (a *ipvsAdm) restore(rules io.Reader) int {
-	if _, err := a.client.Services(context.Background()); err != nil {
-		return a.fail("", err) // there is no daemon, as the real one has no kernel
-	}
-	added, code, unbuilt := false, ExitDone, ExitDone
-	for script := ipvsadm.NewScript(rules, a.names); ; {
-		command, err := script.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if line := (*ipvsadm.Error)(nil); errors.As(err, &line) && line.Unbuilt {
-			unbuilt = a.failLine(script.Line(), line)
-			continue
-		}
-		operation := lvs.Operation("")
-		if err == nil {
-			operation = command.Change.Operation
-			err = a.run(command, noWarnings)
-			added = added || operation == lvs.AddServer
-		}
-		code = a.fail(operation, err)
-		if err == nil && (command.Action == ipvsadm.Help || command.Action == ipvsadm.ShowVersion) || ends(err) {
-			return code
-		}
-	}
-	if added {
-		if err := a.apply(nil, resolveWait); err != nil {
-			return a.fail("", err)
-		}
-	}
-	return max(code, unbuilt)
-}
-
-// ends tells whether a restore cannot go on after err.
-func ends(err error) bool {
-	if line := (*ipvsadm.Error)(nil); errors.As(err, &line) {
-		return line.EndsRestore
-	}
-	if refusal := (*api.Error)(nil); errors.As(err, &refusal) {
-		return false
-	}
-	return err != nil // the daemon or the input is gone
-}
-
-func (a *ipvsAdm) do(c *ipvsadm.Command, wait time.Duration) int {
-	return a.fail(c.Change.Operation, a.run(c, wait))
-}
-
-func (a *ipvsAdm) run(c *ipvsadm.Command, wait time.Duration) error {
+// run does what a command asks for, but for a restore.
+func (a *ipvsAdm) run(c *ipvsadm.Command) error {
 	ctx := context.Background()
 	switch c.Action {
+	case ipvsadm.Change:
+		return a.change(ctx, c)
+	case ipvsadm.Save:
+		return a.save(ctx, c.List)
 	case ipvsadm.ListConnections:
-		return a.connections(ctx, c.List)
-	case ipvsadm.ListDaemons: // none runs, and then ipvsadm prints nothing
-		return nil
+		return a.listConnections(ctx, c.List)
+	case ipvsadm.ListDaemons:
+		return a.listDaemons(ctx, c.List)
 	case ipvsadm.ListTimeouts:
-		status, err := a.client.Status(ctx)
-		if err != nil {
-			return err
-		}
-		return a.print(ipvsadm.TimeoutLine(status.Timeouts))
+		return a.listTimeouts(ctx, c.List)
 	case ipvsadm.Help:
 		return a.print(ipvsadm.Usage)
 	case ipvsadm.ShowVersion:
 		return a.print(ipvsadm.Version + "\n")
-	case ipvsadm.Change:
-		if c.Change.Operation != lvs.AddServer {
-			wait = min(wait, 0)
-		}
-		return a.apply([]lvs.Change{c.Change}, wait)
 	}
-	services, err := a.client.Services(ctx)
-	if err != nil {
-		return err
-	}
-	if c.Action == ipvsadm.Save {
-		return c.List.PrintRules(a.env.Out, services, a.names)
-	}
-	return c.List.PrintServices(a.env.Out, services, a.names)
+	return a.listServices(ctx, c.List)
 }
 
 func (a *ipvsAdm) print(text string) error {
@@ -207,28 +107,106 @@ func (a *ipvsAdm) print(text string) error {
 	return err
 }
 
-// connections prints the connections as they come: there can be millions.
-func (a *ipvsAdm) connections(ctx context.Context, list ipvsadm.List) error {
-	out := bufio.NewWriter(a.env.Out)
-	fmt.Fprint(out, list.ConnectionHeader())
-	err := a.client.Connections(ctx, func(c lvs.Connection) error {
-		return list.PrintConnection(out, c, a.names)
-	})
+func (a *ipvsAdm) listServices(ctx context.Context, list ipvsadm.List) error {
+	services, err := a.client.Services(ctx)
 	if err != nil {
+		return err
+	}
+	if !list.JSON {
+		return list.PrintServices(a.env.Out, services, a.names)
+	}
+	if services, err = list.Pick(services); err != nil {
+		return err
+	}
+	return printJSON(a.env.Out, services)
+}
+
+func (a *ipvsAdm) save(ctx context.Context, list ipvsadm.List) error {
+	services, err := a.client.Services(ctx)
+	if err != nil {
+		return err
+	}
+	return list.PrintRules(a.env.Out, services, a.names)
+}
+
+func (a *ipvsAdm) listTimeouts(ctx context.Context, list ipvsadm.List) error {
+	status, err := a.client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if list.JSON {
+		return printJSON(a.env.Out, []lvs.Timeouts{status.Timeouts})
+	}
+	return a.print(ipvsadm.TimeoutLine(status.Timeouts))
+}
+
+// listDaemons lists the daemons of connection synchronisation: none runs, and then
+// ipvsadm prints nothing.
+func (a *ipvsAdm) listDaemons(ctx context.Context, list ipvsadm.List) error {
+	if err := a.reach(ctx); err != nil {
+		return err
+	}
+	if list.JSON {
+		return printJSON(a.env.Out, []struct{}{})
+	}
+	return nil
+}
+
+// reach tells whether there is a daemon, where nothing else of it is asked: the
+// real ipvsadm needs the kernel for whatever it does.
+func (a *ipvsAdm) reach(ctx context.Context) error {
+	_, err := a.client.Reasons(ctx) // the shortest of the answers
+	return err
+}
+
+// listConnections prints the connections as they come: there can be millions.
+func (a *ipvsAdm) listConnections(ctx context.Context, list ipvsadm.List) error {
+	out := bufio.NewWriter(a.env.Out)
+	array := &jsonArray{w: out}
+	add, end := func(c lvs.Connection) error { return array.Add(c) }, array.Close
+	if !list.JSON {
+		fmt.Fprint(out, list.ConnectionHeader())
+		add = func(c lvs.Connection) error { return list.PrintConnection(out, c, a.names) }
+		end = func() error { return nil }
+	}
+	if err := a.client.Connections(ctx, api.ConnectionQuery{}, add); err != nil {
+		return err
+	}
+	if err := end(); err != nil {
 		return err
 	}
 	return out.Flush()
 }
 
-func (a *ipvsAdm) apply(changes []lvs.Change, wait time.Duration) error {
-	applied, err := a.client.Apply(context.Background(), api.Changes{Changes: changes, Wait: lvs.Duration(max(wait, 0))})
-	if err != nil || wait == noWarnings {
+// change makes one change, or says what it would do.
+func (a *ipvsAdm) change(ctx context.Context, c *ipvsadm.Command) error {
+	wanted := api.Changes{Changes: []lvs.Change{c.Change}, DryRun: c.DryRun}
+	if c.Change.Operation == lvs.AddServer && !c.DryRun {
+		wanted.Wait = lvs.Duration(resolveWait)
+	}
+	applied, err := a.client.Apply(ctx, wanted)
+	if err != nil {
 		return err
 	}
-	for _, w := range applied.Warnings {
+	if c.DryRun {
+		return a.printPlan(applied)
+	}
+	a.warn(applied.Warnings)
+	return nil
+}
+
+// printPlan prints what a dry run would have done.
+func (a *ipvsAdm) printPlan(applied api.Applied) error {
+	if applied.Plan == nil {
+		return errors.New("the daemon made no plan: perhaps it made the changes; look with: ipvsadm -Ln")
+	}
+	return a.env.printPlan(*applied.Plan)
+}
+
+func (a *ipvsAdm) warn(warnings []lvs.Warning) {
+	for _, w := range warnings {
 		fmt.Fprintf(a.env.Err, "lvx: warning: %s: %s; %s\n", w.Object, w.Text, w.Fix)
 	}
-	return nil
 }
 
 // fail prints what is to be said of err, which may be nil, and returns the exit
@@ -250,12 +228,12 @@ func explain(operation lvs.Operation, err error) (message string, code int) {
 	switch {
 	case errors.As(err, &line):
 		return line.Message, line.Exit
+	case errors.Is(err, api.ErrDenied) && errors.As(err, &refusal): // he may read
+		return ipvsadm.PermissionDenied, ipvsadm.ExitRunTime
 	case errors.Is(err, api.ErrDenied):
 		return unreachable + ipvsadm.PermissionDenied, ipvsadm.ExitUsage
 	case errors.Is(err, api.ErrNoDaemon):
 		return unreachable + api.ErrNoDaemon.Error() + "\nStart one with: lvx director", ipvsadm.ExitUsage
-	case errors.As(err, &refusal) && refusal.Code == "forbidden":
-		return ipvsadm.PermissionDenied, ipvsadm.ExitRunTime
 	}
 	return ipvsadm.RuntimeText(operation, err), ipvsadm.ExitRunTime
 }

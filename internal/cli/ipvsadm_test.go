@@ -4,20 +4,17 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"lvx/api"
 	"lvx/internal/lvs"
@@ -32,6 +29,8 @@ type memory struct {
 	connections int
 	warnings    []api.Warning
 	refuse      *api.Error // every change, if set
+	blind       bool       // it takes changes and makes none
+	sizes       []int64    // of the requests, in bytes
 }
 
 // serve returns the socket on which m answers.
@@ -48,6 +47,7 @@ func (m *memory) serve(t *testing.T) string {
 	}
 	get(api.PathServices, func() any { return m.services })
 	get(api.PathStatus, func() any { return api.Status{Timeouts: m.timeouts} })
+	get(api.PathReasons, func() any { return []lvs.Reason{} })
 	mux.HandleFunc("POST "+api.PathChanges, m.change)
 	mux.HandleFunc("GET "+api.PathConnections, func(w http.ResponseWriter, _ *http.Request) {
 		for i := range m.connections {
@@ -73,43 +73,73 @@ func (m *memory) change(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	m.asked = append(m.asked, wanted)
+	m.asked, m.sizes = append(m.asked, wanted), append(m.sizes, r.ContentLength)
 	if m.refuse != nil {
 		w.WriteHeader(http.StatusForbidden)
 		_ = json.NewEncoder(w).Encode(m.refuse)
 		return
 	}
-	for _, c := range wanted.Changes {
-		if err := m.apply(c); err != nil {
-			body, status := api.NewError(err)
-			w.WriteHeader(status)
-			_ = json.NewEncoder(w).Encode(body)
-			return
+	applied, err := m.applyAll(wanted)
+	if err != nil {
+		body, status := api.NewError(err)
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(body)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(api.NewApplied(applied))
+}
+
+// applyAll does what the director does with a list of changes.
+func (m *memory) applyAll(wanted api.Changes) (lvs.Applied, error) {
+	if m.blind {
+		return lvs.Applied{}, nil
+	}
+	before, timeouts := slices.Clone(m.services), m.timeouts
+	for i := range before {
+		before[i].RealServers = slices.Clone(before[i].RealServers)
+	}
+	applied := lvs.Applied{Warnings: m.warnings}
+	plan := &lvs.Plan{}
+	for i, c := range wanted.Changes {
+		switch err := m.apply(c); {
+		case err == nil:
+			plan.Changes = append(plan.Changes, lvs.Difference{Action: lvs.Modify, Object: c.String()})
+		case wanted.KeepGoing:
+			applied.Refused = append(applied.Refused, lvs.Refused{Index: i, Err: err})
+		default:
+			m.services, m.timeouts = before, timeouts
+			return lvs.Applied{}, fmt.Errorf("change %d: %w", i+1, err)
 		}
 	}
-	_ = json.NewEncoder(w).Encode(api.Applied{Warnings: m.warnings})
+	if wanted.DryRun {
+		m.services, m.timeouts = before, timeouts
+		applied.Plan = plan
+	}
+	return applied, nil
 }
 
 func (m *memory) apply(c lvs.Change) error {
 	i := slices.IndexFunc(m.services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == c.Service })
-	valid := lvs.Service{ServiceKey: c.Service, Scheduler: c.Scheduler}
-	switch c.Operation {
-	case lvs.Clear:
+	valid := lvs.Service{ServiceKey: c.Service, Scheduler: c.Scheduler, Flags: c.Flags}
+	switch {
+	case c.Operation == lvs.Clear:
 		m.services = nil
-	case lvs.SetTimeouts:
+	case c.Operation == lvs.SetTimeouts:
 		m.timeouts = c.Timeouts.Merge(m.timeouts)
-	case lvs.AddService:
-		if i >= 0 {
-			return fmt.Errorf("service %s: %w", c.Service, lvs.ErrServiceExists)
-		}
+	case c.Operation == lvs.AddService && i >= 0:
+		return fmt.Errorf("service %s: %w", c.Service, lvs.ErrServiceExists)
+	case c.Operation == lvs.AddService:
 		if err := valid.Validate(); err != nil {
 			return err
 		}
-		m.services = append(m.services, lvs.ServiceStatus{ServiceKey: c.Service, Scheduler: c.Scheduler})
+		m.services = append(m.services, lvs.ServiceStatus{ServiceKey: c.Service, Scheduler: c.Scheduler, Flags: c.Flags})
+	case i < 0:
+		return fmt.Errorf("service %s: %w", c.Service, lvs.ErrNoService)
+	case c.Operation == lvs.EditService:
+		m.services[i].Scheduler, m.services[i].Flags = c.Scheduler, c.Flags
+	case c.Operation == lvs.DeleteService:
+		m.services = slices.Delete(m.services, i, i+1)
 	default:
-		if i < 0 {
-			return fmt.Errorf("service %s: %w", c.Service, lvs.ErrNoService)
-		}
 		return m.applyTo(&m.services[i], c)
 	}
 	return nil
@@ -140,100 +170,52 @@ func ipvsadmAs(program func(*Env, []string) int, socket, in string, args ...stri
 	return result{code, out.String(), errs.String()}
 }
 
-// TestIPVSAdmSession gives the commands of a recorded session of the real
-// ipvsadm, without what is not in this version, and compares what is printed.
+// TestIPVSAdmSession gives the commands of recorded sessions of the real ipvsadm,
+// without what is not in this version, and compares what is printed. Lines that
+// begin with < are what the command read.
 func TestIPVSAdmSession(t *testing.T) {
-	text, err := os.ReadFile("testdata/ipvsadm.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := (&memory{}).serve(t)
-	for _, block := range strings.Split("\n"+string(text), "\n$ ipvsadm ")[1:] {
-		args, want, _ := strings.Cut(block, "\n")
-		r := ipvsadmAs(RunIPVSAdm, socket, "", strings.Fields(args)...)
-		got := r.out + r.err
-		if r.code != 0 {
-			got += fmt.Sprintf("[exit %d]\n", r.code)
+	for _, file := range []string{"ipvsadm.txt", "flags.txt", "restore.txt"} {
+		text, err := os.ReadFile("testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if strings.TrimSuffix(got, "\n") != strings.TrimSuffix(want, "\n") {
-			t.Errorf("ipvsadm %s\ngot:\n%s\nwant:\n%s", args, got, want)
-		}
-	}
-}
-
-const rules = `-A -t 192.0.2.1:80 -s wlc
--a -t 192.0.2.1:80 -r 198.51.100.5:80 -g -w 1
--a -t 192.0.2.1:80 -r 198.51.100.6:80 -g -w 2
--A -u [2001:db8::1]:53 -s rr
--a -u [2001:db8::1]:53 -r [2001:db8::5]:53 -g -w 1
-`
-
-func TestIPVSAdmSaveAndRestore(t *testing.T) {
-	m := &memory{}
-	socket := m.serve(t)
-	old := "-A -t 192.0.2.9:80\n"
-	want(t, ipvsadmAs(RunIPVSAdm, socket, old, "-R"), result{})
-	want(t, ipvsadmAs(RunIPVSAdmRestore, socket, "# saved by hand\n"+rules+"#\n"), result{})
-	want(t, ipvsadmAs(RunIPVSAdmSave, socket, "", "-n"), result{out: rules})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, rules, "-R"), result{code: 255, err: "Service already exists\nDestination already exists\nDestination already exists\n" +
-		"Service already exists\nDestination already exists\n"})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "-R\n-C\n", "-R"), result{code: 255, err: "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "-L -t 192.0.2.77:1 -n\n-C\n", "-R"), result{code: 1, err: "No such service\n"})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "-C -p\n-C\n", "-R"), result{code: 2, err: "Illegal 'persistent' option with the 'flush' command\n"})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "-v\n-C\n", "-R"), result{out: "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n"})
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "-A -t 192.0.2.3:80 -p\n-Sn\n", "-R"), result{code: 255, out: rules, err: "lvx: line 1: persistence (-p) is not in this version\n"})
-	// What would lose services is refused before the old table is gone.
-	want(t, ipvsadmAs(RunIPVSAdmRestore, socket, rules+"-A -t 192.0.2.3:80 -s sh\n-A -t 192.0.2.4:80 -p\n"), result{code: 255,
-		err: "lvx: line 6: the scheduler sh is not in this version\nlvx: line 7: persistence (-p) is not in this version\nlvx: nothing was changed\n"})
-	want(t, ipvsadmAs(RunIPVSAdmSave, socket, "", "-n"), result{out: rules})
-	want(t, ipvsadmAs(RunIPVSAdmSave, socket, "", "-x"), result{code: 1, err: "ipvsadm-save: Script to save the IPVS table to stdout.\n   With the -n option, prints out the table in numeric format.\n"})
-}
-
-// TestIPVSAdmWaits: -a waits for the neighbour, -R once at its end, the others
-// not at all.
-func TestIPVSAdmWaits(t *testing.T) {
-	m := &memory{}
-	socket := m.serve(t)
-	ipvsadmAs(RunIPVSAdm, socket, rules, "-R")
-	for i, c := range m.asked {
-		end := i == len(m.asked)-1
-		if end != (c.Wait == lvs.Duration(resolveWait)) || end != (len(c.Changes) == 0) {
-			t.Errorf("request %d of %d: %+v", i, len(m.asked), c)
-		}
-	}
-	for args, wait := range map[string]time.Duration{
-		"-a -t 192.0.2.1:80 -r 198.51.100.7":      resolveWait,
-		"-e -t 192.0.2.1:80 -r 198.51.100.7 -w 9": 0,
-		"-C": 0,
-	} {
-		m.asked = nil
-		ipvsadmAs(RunIPVSAdm, socket, "", strings.Fields(args)...)
-		if len(m.asked) != 1 || m.asked[0].Wait != lvs.Duration(wait) {
-			t.Errorf("%s: %+v", args, m.asked)
+		socket := (&memory{}).serve(t)
+		for _, block := range strings.Split("\n"+string(text), "\n$ ipvsadm ")[1:] {
+			args, want, _ := strings.Cut(block, "\n")
+			in := ""
+			for strings.HasPrefix(want, "< ") {
+				line, rest, _ := strings.Cut(want, "\n")
+				in, want = in+line[2:]+"\n", rest
+			}
+			if got := together(socket, in, args); strings.TrimSuffix(got, "\n") != strings.TrimSuffix(want, "\n") {
+				t.Errorf("%s: ipvsadm %s\ngot:\n%s\nwant:\n%s", file, args, got, want)
+			}
 		}
 	}
 }
 
-func TestIPVSAdmTellsWarningsOnce(t *testing.T) {
-	m := &memory{warnings: []api.Warning{{Object: "real server 198.51.100.5:80", Text: "it does not answer ARP", Fix: "ping it"}}}
-	want(t, ipvsadmAs(RunIPVSAdm, m.serve(t), rules, "-R"),
-		result{err: "lvx: warning: real server 198.51.100.5:80: it does not answer ARP; ping it\n"})
-}
-
-// A restore of nothing needs a daemon as well, as the real one needs a kernel.
-func TestIPVSAdmRestoreWithoutDaemon(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "none")
-	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-R"), result{code: 2, err: "Can't initialize ipvs: no lvx director is running\nStart one with: lvx director\n"})
+// together runs ipvsadm and returns all it prints as a terminal shows it.
+func together(socket, in, args string) string {
+	var out bytes.Buffer
+	env := &Env{In: strings.NewReader(in), Out: &out, Err: &out, Getenv: func(string) string { return "" }, socket: socket}
+	if code := RunIPVSAdm(env, strings.Fields(args)); code != ExitDone {
+		fmt.Fprintf(&out, "[exit %d]\n", code)
+	}
+	return out.String()
 }
 
 func TestIPVSAdmWithoutDaemon(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none")
 	absent := result{code: 2, err: "Can't initialize ipvs: no lvx director is running\nStart one with: lvx director\n"}
-	for _, args := range []string{"", "-Ln", "-lcn", "-Sn", "-C", "-L --timeout", "-A -t 192.0.2.1:80"} {
+	for _, args := range []string{"", "-Ln", "-lcn", "-Sn", "-C", "-L --timeout", "-A -t 192.0.2.1:80", "-L --daemon", "-L --json", "-C --dry-run"} {
 		want(t, ipvsadmAs(RunIPVSAdm, socket, "", strings.Fields(args)...), absent)
 	}
-	want(t, ipvsadmAs(RunIPVSAdm, socket, rules, "-R"), absent)
-	want(t, ipvsadmAs(RunIPVSAdmRestore, socket, rules), absent)
+	for _, args := range [][]string{{"-R"}, {"-R", "--atomic"}, {"-R", "--dry-run"}, {"-R", "--atomic", "--dry-run"}} {
+		want(t, ipvsadmAs(RunIPVSAdm, socket, rules, args...), absent)
+		want(t, ipvsadmAs(RunIPVSAdm, socket, "", args...), absent) // as the real one needs a kernel, even for nothing
+		want(t, ipvsadmAs(RunIPVSAdm, socket, "-x\n", args...), absent)
+		want(t, ipvsadmAs(RunIPVSAdmRestore, socket, rules, args[1:]...), absent)
+	}
 	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-A"), result{code: 2, err: "You need to supply the 'service-address' option for the 'add-service' command\n"})
 	message, code := explain("", fmt.Errorf("open: %w", api.ErrDenied))
 	want(t, result{code, "", message}, result{code: 2, err: "Can't initialize ipvs: Permission denied (you must be root)"})
@@ -253,53 +235,58 @@ func TestIPVSAdmListsManyConnections(t *testing.T) {
 	}
 }
 
+func TestIPVSAdmJSON(t *testing.T) {
+	m := &memory{connections: 3}
+	socket := m.serve(t)
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-L", "--json"), result{out: "[]\n"})
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-L", "--daemon", "--json"), result{out: "[]\n"})
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-L", "--timeout", "--json"), result{out: "[\n" +
+		`{"tcp_seconds":900,"tcp_fin_seconds":120,"udp_seconds":300}` + "\n]\n"})
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "-A -u 192.0.2.2:53 -s sh -b sh-port\n"+rules, "-R"), result{})
+	for args, order := range map[string][]string{
+		"-Ln --json":                         {"192.0.2.1:80", "192.0.2.2:53", "[2001:db8::1]:53"},
+		"-l --json --stats":                  {"192.0.2.1:80", "192.0.2.2:53", "[2001:db8::1]:53"},
+		"-L --json --nosort":                 {"192.0.2.2:53", "192.0.2.1:80", "[2001:db8::1]:53"},
+		"-L --json -u 192.0.2.2:53":          {"192.0.2.2:53"},
+		"--list --json -u [2001:db8::1]:53 ": {"[2001:db8::1]:53"},
+	} {
+		r := ipvsadmAs(RunIPVSAdm, socket, "", strings.Fields(args)...)
+		var services []lvs.ServiceStatus
+		if err := json.Unmarshal([]byte(r.out), &services); err != nil || r.code != ExitDone || r.err != "" {
+			t.Errorf("%s: %v, %+v", args, err, r)
+		}
+		var got []string
+		for _, s := range services {
+			got = append(got, s.Address.String())
+		}
+		if !slices.Equal(got, order) {
+			t.Errorf("%s: %s, want %s", args, got, order)
+		}
+	}
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "", "-L", "--json", "-t", "192.0.2.9:80"), result{code: 1, err: "No such service\n"})
+	var connections []lvs.Connection
+	r := ipvsadmAs(RunIPVSAdm, socket, "", "-Lc", "--json")
+	if err := json.Unmarshal([]byte(r.out), &connections); err != nil || len(connections) != 3 || connections[2] != connection(2) {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestIPVSAdmDryRun(t *testing.T) {
+	m := &memory{}
+	socket := m.serve(t)
+	r := ipvsadmAs(RunIPVSAdm, socket, "", strings.Fields("-A -t 192.0.2.1:80 -s rr --dry-run")...)
+	if r.code != ExitDone || r.err != "" || !strings.Contains(r.out, "add-service tcp 192.0.2.1:80") {
+		t.Errorf("%+v", r)
+	}
+	want(t, ipvsadmAs(RunIPVSAdm, socket, "", strings.Fields("-D -t 192.0.2.1:80 --dry-run")...), result{code: 255, err: "No such service\n"})
+	if len(m.services) != 0 || len(m.asked) != 2 || !m.asked[0].DryRun || m.asked[0].Wait != 0 {
+		t.Errorf("%+v, asked %+v", m.services, m.asked)
+	}
+	m.blind = true // a daemon that knows no dry runs
+	r = ipvsadmAs(RunIPVSAdm, socket, "", "-C", "--dry-run")
+	want(t, r, result{code: 255, err: "lvx: the daemon made no plan: perhaps it made the changes; look with: ipvsadm -Ln\n"})
+}
+
 func TestIPVSAdmUnderLVX(t *testing.T) {
 	want(t, run((&memory{}).serve(t), []string{"ipvsadm", "-L", "--bogus"}), result{code: 255, err: "--bogus: unknown option\n"})
-}
-
-func TestNames(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "services")
-	if err := os.WriteFile(file, []byte("# names\nhttp 80/tcp www # web\ndomain 53/udp\nhttp-too 80/tcp\nodd\nbad x/tcp\nother 9/ddp\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	n := newNames()
-	n.file = file
-	for name, port := range map[string]uint16{"http": 80, "www": 80, "http-too": 80, "HTTP": 0, "domain": 0, "other": 0, "": 0} {
-		if got, ok := n.port(lvs.TCP, name); got != port || ok != (port != 0) {
-			t.Errorf("%q: %d, %v", name, got, ok)
-		}
-	}
-	if name, ok := n.portName(lvs.TCP, 80); name != "http" || !ok {
-		t.Errorf("got %q, %v", name, ok)
-	}
-	if name, ok := n.portName(lvs.UDP, 80); ok {
-		t.Errorf("got %q", name)
-	}
-}
-
-func TestNamesHaveABudget(t *testing.T) {
-	calls := 0
-	n := newNames()
-	n.left = 20 * time.Millisecond
-	n.lookupAddr = func(ctx context.Context, address string) ([]string, error) {
-		calls++
-		if address == "192.0.2.1" {
-			return []string{"www.example.net."}, nil
-		}
-		<-ctx.Done() // a name server that does not answer
-		return nil, ctx.Err()
-	}
-	for range 2 {
-		if name, ok := n.hostName(netip.MustParseAddr("192.0.2.1")); name != "www.example.net" || !ok {
-			t.Errorf("got %q, %v", name, ok)
-		}
-	}
-	for i := range 10 {
-		if name, ok := n.hostName(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})); ok {
-			t.Errorf("got %q", name)
-		}
-	}
-	if calls != 2 {
-		t.Errorf("%d look-ups, want one for each until the time was used up", calls)
-	}
 }

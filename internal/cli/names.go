@@ -24,11 +24,12 @@ type names struct {
 	lookupAddr func(ctx context.Context, address string) ([]string, error)
 	file       string // of services: /etc/services
 
-	left  time.Duration         // of the budget
-	hosts map[netip.Addr]string // found already; empty if there is no name
-	read  bool                  // file was read
-	ports map[serviceName]uint16
-	known map[servicePort]string
+	left      time.Duration         // of the budget
+	hosts     map[netip.Addr]string // asked already; empty if there is no name
+	addresses map[string]netip.Addr // asked already; zero if there is no address
+	read      bool                  // file was read
+	ports     map[serviceName]uint16
+	known     map[servicePort]string
 }
 
 type serviceName struct {
@@ -43,7 +44,8 @@ type servicePort struct {
 
 const (
 	nameBudget = 2 * time.Second
-	// maxHosts bounds what is remembered, whatever is in the connection table.
+	// maxHosts bounds each of the two that are remembered, whatever is in the
+	// connection table.
 	maxHosts = 4096
 )
 
@@ -56,6 +58,7 @@ func newNames() *names {
 		file:       "/etc/services",
 		left:       nameBudget,
 		hosts:      map[netip.Addr]string{},
+		addresses:  map[string]netip.Addr{},
 	}
 }
 
@@ -64,27 +67,32 @@ func (n *names) functions() ipvsadm.Names {
 }
 
 // spend calls lookUp with what is left of the budget, if anything is.
-func (n *names) spend(lookUp func(context.Context) error) bool {
+func (n *names) spend(lookUp func(context.Context)) {
 	if n.left <= 0 {
-		return false
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), n.left)
 	defer cancel()
 	start := time.Now()
-	err := lookUp(ctx)
+	lookUp(ctx)
 	n.left -= time.Since(start)
-	return err == nil
 }
 
-func (n *names) host(name string) (a netip.Addr, ok bool) {
-	ok = n.spend(func(ctx context.Context) error {
+func (n *names) host(name string) (netip.Addr, bool) {
+	a, cached := n.addresses[name]
+	if cached {
+		return a, a.IsValid()
+	}
+	n.spend(func(ctx context.Context) {
 		found, err := n.lookupHost(ctx, name)
-		if err == nil && len(found) > 0 {
+		if err == nil && len(found) > 0 && found[0].Unmap().Is4() {
 			a = found[0].Unmap()
 		}
-		return err
 	})
-	return a, ok && a.Is4()
+	if len(n.addresses) < maxHosts {
+		n.addresses[name] = a
+	}
+	return a, a.IsValid()
 }
 
 func (n *names) hostName(a netip.Addr) (string, bool) {
@@ -92,12 +100,11 @@ func (n *names) hostName(a netip.Addr) (string, bool) {
 	if cached {
 		return name, name != ""
 	}
-	n.spend(func(ctx context.Context) error {
+	n.spend(func(ctx context.Context) {
 		found, err := n.lookupAddr(ctx, a.String())
 		if err == nil && len(found) > 0 {
 			name = strings.TrimSuffix(found[0], ".")
 		}
-		return err
 	})
 	if len(n.hosts) < maxHosts {
 		n.hosts[a] = name

@@ -16,9 +16,9 @@ func (l *line) build() *Command {
 	case save:
 		return &Command{Action: Save, List: l.list()}
 	case restore:
-		return &Command{Action: Restore}
+		return &Command{Action: Restore, DryRun: l.set[dryRun], Atomic: l.set[atomic]}
 	}
-	return &Command{Action: Change, Change: l.change()}
+	return &Command{Action: Change, Change: l.change(), DryRun: l.set[dryRun]}
 }
 
 var operations = map[command]lvs.Operation{
@@ -31,7 +31,7 @@ func (l *line) change() lvs.Change {
 	c := lvs.Change{Operation: operations[l.command], Service: l.service, Timeouts: l.timeouts}
 	switch l.command {
 	case addService, editService:
-		c.Scheduler = l.scheduler
+		c.Scheduler, c.Flags = l.scheduler, l.flags
 	case addServer, editServer:
 		c.RealServer = lvs.RealServer{Address: l.serverAddress(), Method: lvs.DR, Weight: l.weight}
 	case deleteServer:
@@ -65,8 +65,8 @@ func (l *line) listing() Action {
 func (l *line) list() List {
 	return List{
 		Service: l.service,
-		Numeric: l.set[numeric], Exact: l.set[exact], NoSort: l.set[noSort],
-		Stats: l.set[stats], Thresholds: l.set[thresholds],
+		Numeric: l.set[numeric], Exact: l.set[exact], NoSort: l.set[noSort], JSON: l.set[asJSON],
+		Stats: l.set[stats], Rate: l.set[rate], Thresholds: l.set[thresholds],
 		PersistentConn: l.set[persistentConn], TunInfo: l.set[tunInfo],
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func server(address string, m lvs.Method, weight, active, inactive uint32, s lvs
 }
 
 // table is what the recording machine had, in the kernel's order, without the
-// services that lvx does not have yet (persistence, flags, one-packet, marks).
+// services that lvx does not have yet (persistence, one-packet, marks).
 func table() []lvs.ServiceStatus {
 	empty := func(address string, s lvs.Scheduler) lvs.ServiceStatus {
 		return lvs.ServiceStatus{ServiceKey: key(lvs.TCP, address), Scheduler: s}
@@ -68,6 +69,11 @@ func table() []lvs.ServiceStatus {
 			RealServers: []lvs.RealServerStatus{
 				server("10.0.0.12:80", lvs.DR, 1, 1, 10, lvs.Stats{Connections: 11, InPackets: 55, InBytes: 3377}),
 				server("10.0.0.11:80", lvs.DR, 3, 1, 30, lvs.Stats{Connections: 31, InPackets: 155, InBytes: 9517}),
+			}},
+		{ServiceKey: key(lvs.TCP, "10.0.0.101:80"), Scheduler: lvs.SH, Flags: "sh-fallback,sh-port", Stats: lvs.Stats{Connections: 16, InPackets: 80, InBytes: 4912},
+			RealServers: []lvs.RealServerStatus{
+				server("10.0.0.12:80", lvs.Tun, 1, 0, 10, lvs.Stats{Connections: 10, InPackets: 50, InBytes: 3070}),
+				server("10.0.0.11:80", lvs.Tun, 1, 0, 6, lvs.Stats{Connections: 6, InPackets: 30, InBytes: 1842}),
 			}},
 		{ServiceKey: key(lvs.TCP, "[fd00:2::100]:80"), Scheduler: lvs.RR, Stats: lvs.Stats{Connections: 10, InPackets: 50, InBytes: 4100},
 			RealServers: []lvs.RealServerStatus{
@@ -111,6 +117,79 @@ func TestListings(t *testing.T) {
 		}
 		if got := strings.TrimSuffix(print(t, r.args, services), "\n"); got != strings.TrimSuffix(r.output, "\n") {
 			t.Errorf("ipvsadm %s\ngot:\n%s\nwant:\n%s", r.args, got, r.output)
+		}
+	}
+}
+
+// TestRates reads the recorded lines back into values, a little off the whole
+// numbers: what is compared is how they are rounded and laid out.
+func TestRates(t *testing.T) {
+	for _, r := range read(t, "rate.txt") {
+		var services []lvs.ServiceStatus
+		for line := range strings.Lines(r.output) {
+			f := strings.Fields(line)
+			switch {
+			case len(f) == 7 && f[0] == "->":
+				last := &services[len(services)-1]
+				last.RealServers = append(last.RealServers, lvs.RealServerStatus{
+					RealServer: lvs.RealServer{Address: netip.MustParseAddrPort(f[1])}, Rates: readRates(t, f[2:]),
+				})
+			case len(f) == 7 && (f[0] == "TCP" || f[0] == "UDP"):
+				protocol := map[string]lvs.Protocol{"TCP": lvs.TCP, "UDP": lvs.UDP}[f[0]]
+				services = append(services, lvs.ServiceStatus{ServiceKey: key(protocol, f[1]), Rates: readRates(t, f[2:])})
+			}
+		}
+		if got := print(t, r.args, services); got != strings.TrimSuffix(r.output, "\n")+"\n" {
+			t.Errorf("ipvsadm %s\ngot:\n%s\nwant:\n%s", r.args, got, r.output)
+		}
+	}
+}
+
+func readRates(t *testing.T, columns []string) lvs.Rates {
+	t.Helper()
+	var r lvs.Rates
+	off := []float64{0, 0.5, -0.4, 0.25, 0.49}
+	for i, into := range []*float64{&r.Connections, &r.InPackets, &r.OutPackets, &r.InBytes, &r.OutBytes} {
+		whole, err := strconv.ParseFloat(columns[i], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*into = max(0, whole+off[i])
+	}
+	return r
+}
+
+// TestLargeRates: ipvsadm abbreviates those of a service unless they are to be
+// exact, and those of a real server never.
+func TestLargeRates(t *testing.T) {
+	rates := lvs.Rates{Connections: 100_000_000.5, InPackets: 99_999_999.4, InBytes: 12_500_000_000, OutBytes: 1e15}
+	one := server("192.0.2.7:80", lvs.DR, 1, 0, 0, lvs.Stats{})
+	one.Rates = rates
+	services := []lvs.ServiceStatus{{
+		ServiceKey: key(lvs.TCP, "192.0.2.1:80"), Scheduler: lvs.RR, Rates: rates, RealServers: []lvs.RealServerStatus{one},
+	}}
+	const header = "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  -> RemoteAddress:Port\n"
+	const exact = " 100000000 99999999        0 12500000000 1000000000000000\n"
+	const remote = "  -> 192.0.2.7:80                " + exact
+	for args, want := range map[string]string{
+		"-Ln --rate -t 192.0.2.1:80":    header + "TCP  192.0.2.1:80                  100000K 99999999        0   12500M    1000T\n" + remote,
+		"-Ln --rate -X -t 192.0.2.1:80": header + "TCP  192.0.2.1:80                " + exact + remote,
+	} {
+		if got := print(t, args, services); got != want {
+			t.Errorf("%s\ngot:\n%s\nwant:\n%s", args, got, want)
+		}
+	}
+}
+
+// TestThirdFlag: the real ipvsadm knows no third flag of sh and mh: it lists "mh ()"
+// and saves "-b ", which it cannot restore. In the listing lvx is as it is.
+func TestThirdFlag(t *testing.T) {
+	for flags, want := range map[lvs.SchedulerFlags]string{
+		"flag-3": " ()\n-A -t 1.2.3.4:80 -s mh -b flag-3\n", "mh-port,flag-3": " (mh-port)\n-A -t 1.2.3.4:80 -s mh -b mh-port,flag-3\n",
+	} {
+		services := []lvs.ServiceStatus{{ServiceKey: key(lvs.TCP, "1.2.3.4:80"), Scheduler: lvs.MH, Flags: flags}}
+		if got := print(t, "-Ln", services) + print(t, "-Sn", services); !strings.HasSuffix(got, "1.2.3.4:80 mh"+want) {
+			t.Errorf("%s: got %q, want %q", flags, got, want)
 		}
 	}
 }

@@ -35,6 +35,9 @@ type Command struct {
 	Change lvs.Change
 	// List is how to print, if Action is one of the listings or Save.
 	List List
+	// DryRun tells that a change or a restore shall only say what it would do, and
+	// Atomic that a restore shall make all rules or none. Both are lvx's own.
+	DryRun, Atomic bool
 }
 
 // Exit codes of ipvsadm. RunTime is -1 as a process's exit status.
@@ -83,6 +86,9 @@ func parse(args []string, names Names, inRestore bool) (*Command, error) {
 	}
 	if inRestore && l.command == restore {
 		return nil, tryHelp()
+	}
+	if inRestore && l.set[dryRun] {
+		return nil, wrong("'dry-run' is an option of the whole restore: ipvsadm -R --dry-run")
 	}
 	if err := l.unsupported(); err != nil {
 		return nil, err

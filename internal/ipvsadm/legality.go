@@ -4,7 +4,6 @@ package ipvsadm
 
 import (
 	"slices"
-	"strings"
 
 	"lvx/internal/lvs"
 )
@@ -29,19 +28,21 @@ func (l *line) check() error {
 	return nil
 }
 
+// flagWords are the words of -b.
+var flagWords = []string{"flag-1", "flag-2", "flag-3", "sh-fallback", "sh-port", "mh-fallback", "mh-port"}
+
 // checkFlags tells whether the scheduler knows its flags. ipvsadm does so
 // before it asks whether there may be any.
 func (l *line) checkFlags() error {
-	for _, flag := range l.flags {
-		switch flag {
-		case "flag-1", "flag-2", "flag-3":
-		case "sh-fallback", "sh-port", "mh-fallback", "mh-port":
-			if !strings.HasPrefix(flag, string(l.scheduler)+"-") {
-				return wrong("incompatible scheduler flag `%s'", flag)
-			}
-		default:
-			return wrong("invalid scheduler flag `%s'", flag)
+	for _, name := range l.flagNames {
+		if !slices.Contains(flagWords, name) {
+			return wrong("invalid scheduler flag `%s'", name)
 		}
+		flags, err := lvs.ParseSchedulerFlags(l.scheduler, append(l.flags.Names(), name))
+		if err != nil {
+			return wrong("incompatible scheduler flag `%s'", name)
+		}
+		l.flags = flags
 	}
 	return nil
 }
@@ -132,12 +133,10 @@ func (l *line) unsupported() error {
 		{l.set[persistent], "persistence (-p)"},
 		{l.set[pe], "the persistence engine (--pe)"},
 		{l.set[ops], "one-packet scheduling (-o)"},
-		{l.set[schedFlags], "the scheduler flag (-b)"},
 		{known && !slices.Contains(lvs.Schedulers(), l.scheduler), "the scheduler " + string(l.scheduler)},
 		{l.method == 'm', "NAT (-m)"},
 		{l.method == 'i', "tunnelling (-i)"},
 		{l.threshold, "the connection threshold (-x, -y)"},
-		{l.set[rate] && !l.set[stats], "the listing of rates (--rate)"},
 		{l.command == startDaemon, "connection synchronisation (--start-daemon)"},
 	} {
 		if feature.asked {

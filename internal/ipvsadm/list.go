@@ -19,10 +19,11 @@ type List struct {
 	// Service is the one service to print; all if it is zero.
 	Service lvs.ServiceKey
 	Numeric bool // addresses and ports as numbers
-	Exact   bool // numbers of Stats in full
+	Exact   bool // numbers of Stats and Rate in full
 	NoSort  bool // services and real servers in the order they come in
+	JSON    bool // lvx's own: an array of objects, where the columns do not matter
 
-	Stats, Thresholds, PersistentConn, TunInfo bool
+	Stats, Rate, Thresholds, PersistentConn, TunInfo bool
 }
 
 const firstLine = "IP Virtual Server version 1.2.1 (size=4096)\n"
@@ -33,22 +34,32 @@ const nameWidth = 28
 
 var protocolNames = map[lvs.Protocol]string{lvs.TCP: "TCP", lvs.UDP: "UDP", lvs.SCTP: "SCTP"}
 
+// Pick returns the services to print in the order in which to print them. If
+// l.Service is none of them it returns an *Error.
+func (l List) Pick(services []lvs.ServiceStatus) ([]lvs.ServiceStatus, error) {
+	if l.Service == (lvs.ServiceKey{}) {
+		return l.order(services), nil
+	}
+	at := slices.IndexFunc(services, func(s lvs.ServiceStatus) bool { return s.ServiceKey == l.Service })
+	if at < 0 {
+		return nil, &Error{Message: noSuchService, Exit: ExitNotFound, EndsRestore: true}
+	}
+	return l.order(services[at : at+1]), nil
+}
+
 // PrintServices prints services and their real servers. If l.Service is none of
 // them it prints nothing and returns an *Error. Other errors are w's.
 func (l List) PrintServices(w io.Writer, services []lvs.ServiceStatus, names Names) error {
-	one := l.Service != lvs.ServiceKey{}
-	if one {
-		services = slices.DeleteFunc(slices.Clone(services), func(s lvs.ServiceStatus) bool { return s.ServiceKey != l.Service })
-		if len(services) == 0 {
-			return &Error{Message: noSuchService, Exit: ExitNotFound, EndsRestore: true}
-		}
+	services, err := l.Pick(services)
+	if err != nil {
+		return err
 	}
 	out := bufio.NewWriter(w)
-	if !one {
+	if l.Service == (lvs.ServiceKey{}) {
 		fmt.Fprint(out, firstLine)
 	}
 	fmt.Fprint(out, l.header())
-	for _, s := range l.order(services) {
+	for _, s := range services {
 		l.printService(out, s, names)
 	}
 	return out.Flush()
@@ -82,6 +93,8 @@ func (l List) header() string {
 	switch {
 	case l.Stats:
 		return "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n" + remote + "\n"
+	case l.Rate:
+		return "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n" + remote + "\n"
 	case l.Thresholds:
 		return "Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn \n" + remote + "\n"
 	case l.PersistentConn:
@@ -95,14 +108,30 @@ func (l List) header() string {
 // printService leaves errors of w to its Flush.
 func (l List) printService(w *bufio.Writer, s lvs.ServiceStatus, names Names) {
 	name := fmt.Sprintf("%-4s %s", protocolNames[s.Protocol], cut(names.format(s.Protocol, s.Address, l.Numeric)))
-	if l.Stats {
-		fmt.Fprintf(w, "%-33s%s\n", name, l.numbers(s.Stats))
-	} else {
-		fmt.Fprintf(w, "%s %s\n", name, s.Scheduler)
+	switch {
+	case l.Stats:
+		fmt.Fprintf(w, "%-33s%s\n", name, numbers(counted(s.Stats), l.Exact))
+	case l.Rate:
+		fmt.Fprintf(w, "%-33s%s\n", name, numbers(rounded(s.Rates), l.Exact))
+	default:
+		fmt.Fprintf(w, "%s %s%s\n", name, s.Scheduler, flagsColumn(s.Scheduler, s.Flags))
 	}
 	for _, r := range s.RealServers {
 		fmt.Fprintf(w, "  -> %-28s%s\n", cut(names.format(s.Protocol, r.Address, l.Numeric)), l.columns(r))
 	}
+}
+
+// flagsColumn returns a scheduler's flags as ipvsadm lists them. It knows no third
+// flag of sh and mh, and leaves it out; what is saved has it.
+func flagsColumn(s lvs.Scheduler, f lvs.SchedulerFlags) string {
+	if f == "" {
+		return ""
+	}
+	names := f.Names()
+	if s == lvs.SH || s == lvs.MH {
+		names = slices.DeleteFunc(names, func(name string) bool { return name == "flag-3" })
+	}
+	return " (" + strings.Join(names, ",") + ")"
 }
 
 func cut(name string) string { return name[:min(len(name), nameWidth)] }
@@ -113,7 +142,9 @@ func (l List) columns(r lvs.RealServerStatus) string {
 	conns := fmt.Sprintf("%-10d %-10d", r.Counts.Active, r.Counts.Inactive)
 	switch {
 	case l.Stats:
-		return l.numbers(r.Stats)
+		return numbers(counted(r.Stats), l.Exact)
+	case l.Rate:
+		return numbers(rounded(r.Rates), true) // ipvsadm abbreviates a service's rates alone
 	case l.Thresholds:
 		return fmt.Sprintf(" %-10d %-10d %s", 0, 0, conns)
 	case l.PersistentConn:
@@ -122,35 +153,6 @@ func (l List) columns(r lvs.RealServerStatus) string {
 		return fmt.Sprintf(" %-7s %-13s %-6d %s", forward(r.Method), tunnelInfo(r.Method), r.Weight, conns)
 	}
 	return fmt.Sprintf(" %-7s %-6d %s", forward(r.Method), r.Weight, conns)
-}
-
-// numbers returns the five columns of statistics, each led by a blank unless it
-// fills its column.
-func (l List) numbers(s lvs.Stats) string {
-	var text strings.Builder
-	for _, n := range []uint64{s.Connections, s.InPackets, s.OutPackets, s.InBytes, s.OutBytes} {
-		if l.Exact {
-			fmt.Fprintf(&text, " %8d", n)
-		} else {
-			text.WriteString(short(n))
-		}
-	}
-	return text.String()
-}
-
-// short returns a number in nine columns, in thousands (not 1024) from 10^8 on.
-func short(n uint64) string {
-	switch {
-	case n < 100_000_000:
-		return fmt.Sprintf("%9d", n)
-	case n < 1_000_000_000:
-		return fmt.Sprintf("%8dK", n/1000)
-	case n < 100_000_000_000:
-		return fmt.Sprintf("%8dM", n/1_000_000)
-	case n < 100_000_000_000_000:
-		return fmt.Sprintf("%8dG", n/1_000_000_000)
-	}
-	return fmt.Sprintf("%8dT", n/1_000_000_000_000)
 }
 
 var forwards = map[lvs.Method]string{

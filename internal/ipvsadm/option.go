@@ -32,7 +32,7 @@ var commandNames = [...]string{
 }
 
 // option is a thing that a line can say once. The order is that in which
-// ipvsadm checks them.
+// ipvsadm checks them, lvx's own last.
 type option int
 
 const (
@@ -70,6 +70,9 @@ const (
 	tunNoCsum
 	tunCsum
 	tunRemCsum
+	asJSON
+	dryRun
+	atomic
 	optionCount
 	noOption // may be said more than once: -6, --sort
 )
@@ -80,7 +83,7 @@ var optionNames = [optionCount]string{
 	"forwarding-method", "weight", "u-threshold", "l-threshold", "mcast-interface", "timeout", "daemon",
 	"stats", "rate", "thresholds", "persistent-conn", "nosort", "syncid", "exact", "ops", "pe",
 	"sched-flags", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen", "tun-info", "tun-type",
-	"tun-port", "tun-nocsum", "tun-csum", "tun-remcsum",
+	"tun-port", "tun-nocsum", "tun-csum", "tun-remcsum", "json", "dry-run", "atomic",
 }
 
 // legality tells which option goes with which command: r required, o optional,
@@ -121,6 +124,9 @@ var legality = [optionCount]string{
 	tunNoCsum:        ".....o.o......",
 	tunCsum:          ".....o.o......",
 	tunRemCsum:       ".....o.o......",
+	asJSON:           "....o.........",
+	dryRun:           "oooo.oooo..o..",
+	atomic:           "...........o..",
 }
 
 // entry is one word of the command line's vocabulary.
@@ -194,6 +200,11 @@ var vocabulary = []entry{
 	{long: "mcast-group", argument: required, option: mcastGroup, take: (*line).takeGroup},
 	{long: "mcast-port", argument: required, option: mcastPort, take: bounded(1, 65535, "illegal mcast-port specified")},
 	{long: "mcast-ttl", argument: required, option: mcastTTL, take: bounded(1, 255, "illegal mcast-ttl specified")},
+
+	// lvx's own.
+	{long: "json", option: asJSON},
+	{long: "dry-run", option: dryRun},
+	{long: "atomic", option: atomic},
 }
 
 // rule returns the character of legality for an option with a command.

@@ -22,7 +22,8 @@ type line struct {
 	mark      uint32
 	ipv6      bool // the service is IPv6, by its address or by -6
 	scheduler lvs.Scheduler
-	flags     []string
+	flagNames []string // as said
+	flags     lvs.SchedulerFlags
 
 	server     netip.AddrPort
 	serverPort bool // -r said a port
@@ -235,7 +236,7 @@ func (l *line) takeTunnelType(f *found) error {
 }
 
 func (l *line) takeFlags(f *found) error {
-	l.flags = strings.FieldsFunc(f.value, func(r rune) bool { return r == ',' })
+	l.flagNames = strings.FieldsFunc(f.value, func(r rune) bool { return r == ',' })
 	return nil
 }
 

@@ -35,21 +35,19 @@ func TestNotInThisVersion(t *testing.T) {
 		"-A -t 1.2.3.4:80 -p":                     "persistence (-p)",
 		"-A -t 1.2.3.4 -p 300":                    "persistence (-p)",
 		"-E -t 1.2.3.4:80 -p300 -M 255.255.255.0": "persistence (-p)",
-		"-A -f 7":                           "the firewall mark (-f)",
-		"-A -f 7 -6":                        "the firewall mark (-f)",
-		"-D -f 7":                           "the firewall mark (-f)",
-		"-L -f 7":                           "the firewall mark (-f)",
-		"-A -u 1.2.3.4:53 -o":               "one-packet scheduling (-o)",
-		"-A -u 1.2.3.4:53 --pe sip":         "the persistence engine (--pe)",
-		"-A -t 1.2.3.4:80 -s sh -b sh-port": "the scheduler flag (-b)",
-		"-A -t 1.2.3.4:80 -s mh":            "the scheduler mh",
-		"-A --sctp-service 1.2.3.4:80":      "SCTP (--sctp-service)",
-		"-a -t 1.2.3.4:80 -r 5.6.7.8 -m":    "NAT (-m)",
-		"-a -t 1.2.3.4:80 -r [::1]:80 -i":   "tunnelling (-i)",
+		"-A -f 7":                          "the firewall mark (-f)",
+		"-A -f 7 -6":                       "the firewall mark (-f)",
+		"-D -f 7":                          "the firewall mark (-f)",
+		"-L -f 7":                          "the firewall mark (-f)",
+		"-A -u 1.2.3.4:53 -o":              "one-packet scheduling (-o)",
+		"-A -u 1.2.3.4:53 --pe sip":        "the persistence engine (--pe)",
+		"-A -t 1.2.3.4:80 -s dh -b flag-1": "the scheduler dh",
+		"-A --sctp-service 1.2.3.4:80":     "SCTP (--sctp-service)",
+		"-a -t 1.2.3.4:80 -r 5.6.7.8 -m":   "NAT (-m)",
+		"-a -t 1.2.3.4:80 -r [::1]:80 -i":  "tunnelling (-i)",
 		"-e -t 1.2.3.4:80 -r 5.6.7.8 -i --tun-type gue --tun-port 60": "tunnelling (-i)",
 		"-a -t 1.2.3.4:80 -r 5.6.7.8 -x 5":                            "the connection threshold (-x, -y)",
 		"-a -t 1.2.3.4:80 -r 5.6.7.8 -y 5":                            "the connection threshold (-x, -y)",
-		"-L --rate":                                                   "the listing of rates (--rate)",
 		"--start-daemon master":                                       "connection synchronisation (--start-daemon)",
 	} {
 		_, err := Parse(strings.Fields(args), Names{})
@@ -73,6 +71,12 @@ func TestChanges(t *testing.T) {
 		"--add-service --tcp-service=192.0.2.1:http --scheduler=wrr": {Operation: lvs.AddService, Service: www, Scheduler: lvs.WRR},
 		"-A -t www:http -s nosuch":                                   {Operation: lvs.AddService, Service: www, Scheduler: "nosuch"},
 		"-A -u [2001:db8::1]:53 -M 64 -s lc":                         {Operation: lvs.AddService, Service: dns, Scheduler: lvs.LC},
+		"-A -t 192.0.2.1:80 -s sh -b sh-port,sh-fallback":            {Operation: lvs.AddService, Service: www, Scheduler: lvs.SH, Flags: "sh-fallback,sh-port"},
+		"-A -t 192.0.2.1:80 -b mh-port -s mh":                        {Operation: lvs.AddService, Service: www, Scheduler: lvs.MH, Flags: "mh-port"},
+		"-A -t 192.0.2.1:80 -s sh -b flag-1,,sh-port,flag-1,":        {Operation: lvs.AddService, Service: www, Scheduler: lvs.SH, Flags: "sh-fallback,sh-port"},
+		"-E -t 192.0.2.1:80 -b flag-3,flag-1":                        {Operation: lvs.EditService, Service: www, Scheduler: lvs.WLC, Flags: "flag-1,flag-3"},
+		"-E -t 192.0.2.1:80 -s mh --sched-flags=flag-2":              {Operation: lvs.EditService, Service: www, Scheduler: lvs.MH, Flags: "mh-port"},
+		"-A -t 192.0.2.1:80 -s nosuch -b flag-1":                     {Operation: lvs.AddService, Service: www, Scheduler: "nosuch", Flags: "flag-1"},
 		"-E -t 192.0.2.1:80":                                         {Operation: lvs.EditService, Service: www, Scheduler: lvs.WLC},
 		"-D -t 192.0.2.1:80":                                         {Operation: lvs.DeleteService, Service: www},
 		"-a -t 192.0.2.1:80 -r 192.0.2.7":                            {Operation: lvs.AddServer, Service: www, RealServer: dr("192.0.2.7:80", 1)},
@@ -105,7 +109,12 @@ func TestActions(t *testing.T) {
 		"-lcn":                           {Action: ListConnections, List: List{Numeric: true}},
 		"-L --timeout":                   {Action: ListTimeouts},
 		"-L --daemon -n":                 {Action: ListDaemons, List: List{Numeric: true}},
-		"-L --stats --rate -X":           {Action: ListServices, List: List{Stats: true, Exact: true}},
+		"-L --stats --rate -X":           {Action: ListServices, List: List{Stats: true, Rate: true, Exact: true}},
+		"-l --json":                      {Action: ListServices, List: List{JSON: true}},
+		"-Lc --json":                     {Action: ListConnections, List: List{JSON: true}},
+		"-R --atomic":                    {Action: Restore, Atomic: true},
+		"--restore --dry-run --atomic":   {Action: Restore, DryRun: true, Atomic: true},
+		"-C --dry-run":                   {Action: Change, Change: lvs.Change{Operation: lvs.Clear}, DryRun: true},
 		"-L --nosort --sort --tun-info":  {Action: ListServices, List: List{NoSort: true, TunInfo: true}},
 		"-L --syncid 5 --thresholds":     {Action: ListServices, List: List{Thresholds: true}},
 		"-Ln -t 1.2.3.4:80":              {Action: ListServices, List: List{Numeric: true, Service: key(lvs.TCP, "1.2.3.4:80")}},
@@ -119,6 +128,30 @@ func TestActions(t *testing.T) {
 		got, err := Parse(strings.Fields(args), Names{})
 		if err != nil || *got != want {
 			t.Errorf("%q: got %+v, %v, want %+v", args, got, err, want)
+		}
+	}
+}
+
+// TestOwnOptions: where lvx's own options do not belong they are refused in
+// ipvsadm's words, after everything that ipvsadm itself finds.
+func TestOwnOptions(t *testing.T) {
+	for args, want := range map[string]string{
+		"-S --json":                            "Illegal 'json' option with the 'save' command",
+		"-A -t 1.2.3.4:80 --json":              "Illegal 'json' option with the 'add-service' command",
+		"-L --json --json":                     "multiple 'json' options specified",
+		"-L -c --stats --json":                 "options conflicts in the list command",
+		"-L --dry-run":                         "Illegal 'dry-run' option with the 'list' command",
+		"-Z --dry-run":                         "Illegal 'dry-run' option with the 'zero' command",
+		"--start-daemon master --dry-run":      "Illegal 'dry-run' option with the 'start-daemon' command",
+		"-C --atomic":                          "Illegal 'atomic' option with the 'flush' command",
+		"-R --atomic --json":                   "Illegal 'json' option with the 'restore' command",
+		"-C --dry-run -n":                      "Illegal 'numeric' option with the 'flush' command",
+		"-A --dry-run":                         "You need to supply the 'service-address' option for the 'add-service' command",
+		"-a -t 1.2.3.4:80 --dry-run -r ::1 -g": "Different address family is allowed only for tunneling servers",
+	} {
+		_, err := Parse(strings.Fields(args), Names{})
+		if got := (*Error)(nil); !errors.As(err, &got) || got.Message != want || got.Exit != ExitUsage {
+			t.Errorf("%s: got %v, want %q", args, err, want)
 		}
 	}
 }

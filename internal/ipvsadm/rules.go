@@ -18,7 +18,7 @@ func (l List) PrintRules(w io.Writer, services []lvs.ServiceStatus, names Names)
 	out := bufio.NewWriter(w)
 	for _, s := range l.order(services) {
 		name := serviceOption(s.Protocol) + " " + names.format(s.Protocol, s.Address, l.Numeric)
-		fmt.Fprintf(out, "-A %s -s %s\n", name, s.Scheduler)
+		fmt.Fprintf(out, "-A %s -s %s%s\n", name, s.Scheduler, flagsOption(s.Flags))
 		for _, r := range s.RealServers {
 			fmt.Fprintf(out, "-a %s -r %s %s\n", name, names.format(s.Protocol, r.Address, l.Numeric), serverOptions(r.RealServer))
 		}
@@ -34,6 +34,13 @@ func serviceOption(p lvs.Protocol) string {
 		return "--sctp-service"
 	}
 	return "-t"
+}
+
+func flagsOption(f lvs.SchedulerFlags) string {
+	if f == "" {
+		return ""
+	}
+	return " -b " + string(f)
 }
 
 // serverOptions returns what a rule says of a real server besides its address.
@@ -77,6 +84,7 @@ func (s *Script) Next() (*Command, error) {
 		}
 	}
 	if err := s.lines.Err(); err != nil {
+		s.line++
 		return nil, fmt.Errorf("read rules: %w", err)
 	}
 	return nil, io.EOF

@@ -37,7 +37,7 @@ func replay(t interface{ Fatal(...any) }, text string) (table []lvs.ServiceStatu
 		exit = 0
 		switch c.Change.Operation {
 		case lvs.AddService:
-			table = append(table, lvs.ServiceStatus{ServiceKey: c.Change.Service, Scheduler: c.Change.Scheduler})
+			table = append(table, lvs.ServiceStatus{ServiceKey: c.Change.Service, Scheduler: c.Change.Scheduler, Flags: c.Change.Flags})
 		case lvs.AddServer:
 			last := &table[len(table)-1]
 			last.RealServers = append(last.RealServers, lvs.RealServerStatus{RealServer: c.Change.RealServer})
@@ -67,6 +67,7 @@ func TestRestore(t *testing.T) {
 		{"-A -s\n" + a, 1, []string{"-s: missing argument"}, 0},
 		{"-A -t \"192.0.2.1:80\"\n" + a, 0, []string{"illegal virtual server address[:port] specified"}, 2},
 		{a + " -p\n" + b, 1, []string{"lvx: persistence (-p) is not in this version"}, 0},
+		{a + "\n-C --dry-run\n" + b, 1, []string{"'dry-run' is an option of the whole restore: ipvsadm -R --dry-run"}, 2},
 		{a + "\v-s rr", 0, []string{"illegal virtual server address[:port] specified"}, 2},
 		{a + "\x00 -s rr", 1, nil, 0},
 	} {
@@ -92,6 +93,15 @@ func drawAddress(t *rapid.T, v4 bool, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(bytes)), port)
 }
 
+func drawFlags(t *rapid.T, s lvs.Scheduler) lvs.SchedulerFlags {
+	names := rapid.SliceOf(rapid.SampledFrom([]string{"flag-1", "flag-2", "flag-3"})).Draw(t, "flags")
+	flags, err := lvs.ParseSchedulerFlags(s, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flags
+}
+
 // TestSaveAndRestore: any table comes back from its save as it was, sorted.
 func TestSaveAndRestore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -102,6 +112,7 @@ func TestSaveAndRestore(t *testing.T) {
 				ServiceKey: lvs.ServiceKey{Protocol: rapid.SampledFrom([]lvs.Protocol{lvs.TCP, lvs.UDP}).Draw(t, "protocol"), Address: drawAddress(t, v4, port)},
 				Scheduler:  rapid.SampledFrom(lvs.Schedulers()).Draw(t, "scheduler"),
 			}
+			s.Flags = drawFlags(t, s.Scheduler)
 			for range rapid.IntRange(0, 5).Draw(t, "servers") {
 				s.RealServers = append(s.RealServers, lvs.RealServerStatus{RealServer: lvs.RealServer{
 					Address: drawAddress(t, v4, port), Method: lvs.DR, Weight: rapid.Uint32Range(0, lvs.MaxWeight).Draw(t, "weight"),
@@ -118,6 +129,10 @@ func TestSaveAndRestore(t *testing.T) {
 		if diff := cmp.Diff(List{}.order(want), got, same...); diff != "" || messages != nil {
 			t.Fatalf("%s%q\n%s", rules.String(), messages, diff)
 		}
+		var again strings.Builder
+		if err := (List{Numeric: true}).PrintRules(&again, got, Names{}); err != nil || again.String() != rules.String() {
+			t.Fatalf("saved %q, then %q, %v", rules.String(), again.String(), err)
+		}
 	})
 }
 
@@ -127,6 +142,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("-A\n-t\n192.0.2.1:80\n-s\nrr")
 	f.Add("-a\n-t\n[2001:db8::1]:80\n-r\n[2001:db8::2]:80\n-w5")
 	f.Add("--set\n1\n2\n3")
+	f.Add("-E\n-u\n192.0.2.1:53\n-b\nflag-3,mh-port\n-s\nmh\n--dry-run")
 	f.Add("-Lcn\n--tcp-service=1:2\n-b\nsh-port,,x\n-p=5\n--mcast-group\nff02::1")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse(strings.Split(text, "\n"), sample)
@@ -154,7 +170,7 @@ func FuzzParse(f *testing.F) {
 // asRule returns the table of one service that a change speaks of, if a save
 // can hold it.
 func asRule(c lvs.Change) (lvs.ServiceStatus, bool) {
-	s := lvs.ServiceStatus{ServiceKey: c.Service, Scheduler: c.Scheduler}
+	s := lvs.ServiceStatus{ServiceKey: c.Service, Scheduler: c.Scheduler, Flags: c.Flags}
 	switch c.Operation {
 	case lvs.AddService, lvs.EditService:
 		for _, known := range lvs.Schedulers() {
