@@ -14,7 +14,7 @@ LDFLAGS := $(if $(VERSION),-X lvx/internal/cli.version=$(VERSION))
 LINT := go tool -modfile=tools/golangci/go.mod golangci-lint
 C_FILES := $(wildcard bpf/*.c bpf/*.h)
 PACKAGES := ca-certificates clang-19 clang-format-19 cpio curl ethtool gcc git iproute2 libc6-dev linux-libc-dev llvm-19 nftables \
-	nginx-light qemu-system-x86 tcpdump
+	nginx-light openssl qemu-system-x86 systemd tcpdump
 
 .NOTPARALLEL:
 .PHONY: help build generate check check-generated lint test test-unit test-root test-kernel demo bench fuzz fmt deps clean

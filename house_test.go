@@ -30,7 +30,8 @@ var mayKnow = []struct{ name, knows string }{
 
 	{"sched", "lvs"},
 	{"ipvsadm", "lvs"},
-	{"config", "lvs"},
+	{"config/yaml", ""},
+	{"config", "lvs config/yaml"},
 	{"availability", "lvs"},
 	{"api", "lvs"},
 

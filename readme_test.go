@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -122,8 +123,8 @@ func TestReadmeRecipe(t *testing.T) {
 	// The lab's director has the VIP already; the recipe adds it.
 	run(director, "ip addr del 192.168.20.100/32 dev eth0")
 	blocks := readmeBlocks(t, "A virtual server on real machines")
-	if len(blocks) != 3 {
-		t.Fatalf("%d blocks of commands, want the director's, the real servers' and the operator's", len(blocks))
+	if len(blocks) != 4 {
+		t.Fatalf("%d blocks of commands, want the director's, the real servers', the operator's and the file's", len(blocks))
 	}
 	for _, line := range blocks[0] {
 		if daemon, is := strings.CutSuffix(line, " &"); is {
@@ -142,7 +143,7 @@ func TestReadmeRecipe(t *testing.T) {
 	}
 	run(l.Host("client"), "curl -sS --retry 5 --retry-connrefused http://192.168.20.100/")
 	var shown string
-	for _, line := range blocks[2] {
+	for _, line := range slices.Concat(blocks[2], blocks[3]) {
 		shown += run(director, line)
 	}
 	if !strings.Contains(shown, "ESTABLISHED") && !strings.Contains(shown, "FIN_WAIT") {

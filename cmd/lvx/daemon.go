@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,10 +21,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"lvx/internal/cli"
+	"lvx/internal/config"
 	"lvx/internal/dataplane"
 	"lvx/internal/diagnose"
 	"lvx/internal/director"
+	"lvx/internal/lvs"
 	"lvx/internal/server"
+	"lvx/internal/store"
 )
 
 // daemonOptions are the flags of lvx director.
@@ -31,8 +36,12 @@ type daemonOptions struct {
 	instance     string
 	mode         string
 	socket       string
+	config       string
+	state        string
 	unloadOnExit bool
 	log          *slog.Logger
+	err          io.Writer // for what is wrong with the file
+	given        func(flag string) bool
 }
 
 func directorCommand(env *cli.Env) *cobra.Command {
@@ -41,13 +50,18 @@ func directorCommand(env *cli.Env) *cobra.Command {
 		Use:   "director",
 		Short: "Run the director: load the data plane and answer on the socket",
 		Long: `Runs the director in the foreground. It attaches to all Ethernet interfaces of
-its network namespace, or to those named, and starts without services; services
-are then added with ipvsadm.
+its network namespace, or to those named, and applies the file; without --config
+it starts without services, which are then added with ipvsadm or lvx apply.
+
+The file is applied at a start if it says something else than the file applied
+last, or after a boot; changes made since with ipvsadm survive a restart. SIGHUP
+applies it in any case. A file with an error is refused whole: at a start the last
+good configuration is used, if there is one.
 
 SIGTERM and SIGINT stop the daemon and leave the data plane forwarding: started
 again, or killed and started again, it takes over what runs, and no packet,
 connection or counter is lost. To end forwarding: lvx director unload.`,
-		Example: `  lvx director
+		Example: `  lvx director --config /etc/lvx/lvx.yaml
   lvx director --interface eth0 --interface eth1
   lvx director --instance lab --unload-on-exit`,
 		Args: cobra.NoArgs,
@@ -57,12 +71,15 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 			}
 			o.socket = env.SocketPath()
 			o.instance = env.Instance()
-			o.plane.Mode = dataplane.Mode(o.mode)
+			o.state = filepath.Join(cmp.Or(o.state, env.Getenv("LVX_STATE"), stateDir), o.instance)
+			o.given, o.err = command.Flags().Changed, env.Err
 			o.log = slog.New(slog.NewTextHandler(env.Err, nil))
 			return serve(o)
 		},
 	}
 	flags := command.Flags()
+	flags.StringVar(&o.config, "config", "", "the file to apply, for instance /etc/lvx/lvx.yaml; the flags below win over it")
+	flags.StringVar(&o.state, "state", "", "directory for history and last good file, one below it per instance (default $LVX_STATE, or "+stateDir+")")
 	flags.StringSliceVar(&o.plane.Interfaces, "interface", nil, "interface to attach to; may be given several times (default: all Ethernet interfaces that are up)")
 	flags.StringVar(&o.mode, "xdp", "auto", "XDP mode: auto (native where the driver can), native or generic")
 	flags.Uint32Var(&o.plane.Connections, "connections", dataplane.DefaultConnections, "capacity of the connection table, about 115 bytes each")
@@ -70,6 +87,9 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 	command.AddCommand(unloadCommand(env))
 	return command
 }
+
+// stateDir is where instances keep what outlives their processes.
+const stateDir = "/var/lib/lvx"
 
 // check refuses flags that say nothing, before anything is touched.
 func (o *daemonOptions) check(command *cobra.Command) error {
@@ -80,6 +100,13 @@ func (o *daemonOptions) check(command *cobra.Command) error {
 		o.plane.Connections = 0 // as many as there are, or the default
 	} else if o.plane.Connections == 0 || o.plane.Connections > dataplane.MaxConnections {
 		return usage("--connections %d is not between 1 and %d", o.plane.Connections, dataplane.MaxConnections)
+	}
+	if o.config != "" && !filepath.IsAbs(o.config) {
+		absolute, err := filepath.Abs(o.config)
+		if err != nil {
+			return err
+		}
+		o.config = absolute // SIGHUP reads it again, wherever the daemon is then
 	}
 	if modes := []string{"auto", "native", "generic"}; !slices.Contains(modes, o.mode) {
 		return usage("--xdp %q is not one of %s", o.mode, strings.Join(modes, ", "))
@@ -124,14 +151,28 @@ func serve(o daemonOptions) (err error) {
 		return err
 	}
 	defer instance.Release()
+	fresh := !instance.Loaded()
 
-	listener, err := server.Listen(o.socket)
+	memory, err := store.Open(store.Options{Dir: o.state, Encode: config.Marshal})
+	if err != nil {
+		return fmt.Errorf("%w; choose another directory with --state", err)
+	}
+	file := readFile(o)
+	if file.err != nil && fresh && memory.State().Revision == 0 {
+		return file.err // there is nothing else to start with
+	}
+	settings := memory.State().Settings
+	if file.configuration != nil {
+		settings = file.configuration.Settings
+	}
+
+	listeners, err := listen(o, settings)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = listener.Close() }() // closed by Serve, unless it was not reached
+	defer listeners.close() // closed by Serve, unless it was not reached
 
-	o.plane.Log = o.log
+	o.settle(settings)
 	plane, err := instance.Open(o.plane)
 	if err != nil {
 		return err
@@ -144,8 +185,18 @@ func serve(o daemonOptions) (err error) {
 		}
 	}()
 
-	brain := director.New(director.Options{Plane: plane, Facts: plane, Advise: diagnose.Host, Log: o.log})
-	answers := server.New(server.Options{Director: brain, Log: o.log, Version: cli.Version(), Instance: o.instance})
+	brain, err := director.New(director.Options{
+		Plane: plane, Facts: plane, Store: memory, Settings: settings, Advise: diagnose.Host, Log: o.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := file.start(ctx, brain, fresh); err != nil {
+		return err
+	}
+	answers := server.New(server.Options{
+		Director: brain, Log: o.log, Version: cli.Version(), Instance: o.instance, NodeIPVS: settings.Metrics.NodeIPVS,
+	})
 
 	var keeping sync.WaitGroup
 	keeping.Go(func() { plane.Run(ctx) })
@@ -153,27 +204,36 @@ func serve(o daemonOptions) (err error) {
 	defer stop()         // also when serving fails: nobody else ends Run
 
 	o.log.Info("ready", "version", cli.Version(), "socket", o.socket)
+	keeping.Go(func() { brain.Run(ctx) })
 	keeping.Go(func() { watchdog(ctx) })
-	keeping.Go(func() { ignoreHangup(ctx, o.log) })
+	keeping.Go(func() { followHangup(ctx, o, brain) })
+	if listeners.metrics != nil {
+		keeping.Go(func() {
+			if err := answers.ServeMetrics(ctx, listeners.metrics); err != nil {
+				o.log.Error("serve metrics", "err", err)
+			}
+		})
+	}
 	notify(daemon.SdNotifyReady)
 	defer notify(daemon.SdNotifyStopping)
-	return answers.Serve(ctx, listener)
+	return answers.Serve(ctx, listeners.api...)
 }
 
-// ignoreHangup keeps a closed terminal from ending the daemon. SIGHUP will apply
-// the file, once there is one.
-func ignoreHangup(ctx context.Context, log *slog.Logger) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangup:
-			log.Info("SIGHUP ignored: this version has no file to apply")
-		}
+// settle takes the settings of the file that no flag says otherwise.
+func (o *daemonOptions) settle(s lvs.Settings) {
+	if !o.given("interface") {
+		o.plane.Interfaces = s.Interfaces
 	}
+	if !o.given("connections") {
+		o.plane.Connections = s.Capacity.Connections
+	}
+	if !o.given("xdp") {
+		o.mode = cmp.Or(s.XDP, string(dataplane.Auto))
+	}
+	o.plane.Mode = dataplane.Mode(o.mode)
+	o.plane.Services, o.plane.RealServers = s.Capacity.Services, s.Capacity.RealServers
+	o.plane.MHTable = s.MHTable
+	o.plane.Log = o.log
 }
 
 // notify tells systemd, if it started us.

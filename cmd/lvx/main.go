@@ -18,8 +18,9 @@ import (
 func main() {
 	env := &cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Getenv:   os.Getenv,
-		Terminal: term.IsTerminal(int(os.Stdout.Fd())),
+		Getenv:      os.Getenv,
+		Terminal:    term.IsTerminal(int(os.Stdout.Fd())),
+		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
 	os.Exit(run(env, filepath.Base(os.Args[0]), os.Args[1:]))
 }

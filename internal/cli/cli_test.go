@@ -5,11 +5,13 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,26 +42,77 @@ func run(socket string, args []string, vars ...string) result {
 			}
 		}
 		return ""
-	}}
+	}, now: func() time.Time { return noon }}
 	env.Terminal = len(vars) > 0
+	env.ErrTerminal = env.Terminal
 	code := Run(env, args)
 	return result{code, out.String(), errs.String()}
 }
 
-// daemon answers each path with a value, and connections as lines.
+// daemon answers each path that is read with a value, and connections as lines.
 func daemon(t *testing.T, connections int) string {
 	t.Helper()
-	mux := http.NewServeMux()
-	for path, value := range map[string]any{
-		api.PathServices: services(), api.PathStatus: status(), api.PathReasons: reasons(),
-	} {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(value) })
-	}
-	mux.HandleFunc("GET "+api.PathConnections, func(w http.ResponseWriter, _ *http.Request) {
-		for i := range connections {
-			_ = json.NewEncoder(w).Encode(connection(i))
-		}
+	return answering(t, map[string]http.HandlerFunc{
+		"GET " + api.PathConnections: func(w http.ResponseWriter, r *http.Request) {
+			filter := connectionFilter(t, r)
+			limit, _ := strconv.Atoi(r.FormValue("limit"))
+			for i := range connections {
+				if c := connection(i); filter.Picks(c) {
+					_ = json.NewEncoder(w).Encode(c)
+					if limit--; limit == 0 {
+						return
+					}
+				}
+			}
+		},
 	})
+}
+
+// connectionFilter reads the filters of a request as the daemon does.
+func connectionFilter(t *testing.T, r *http.Request) (f lvs.ConnectionFilter) {
+	t.Helper()
+	var errs [4]error
+	f.Client, errs[0] = lvs.ParseAddressFilter(r.FormValue("client"))
+	f.RealServer, errs[1] = lvs.ParseAddressFilter(r.FormValue("real_server"))
+	f.Service, errs[2] = lvs.ParseServiceFilter(r.FormValue("service"))
+	f.State, errs[3] = lvs.ParseState(r.FormValue("state"))
+	for _, err := range errs {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	return f
+}
+
+// value answers with JSON.
+func value(v any) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(v) }
+}
+
+// refusal answers with an error of the API.
+func refusal(err error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		body, status := api.NewError(err)
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(body)
+	}
+}
+
+// answering is a daemon that answers some requests so, and what is read besides
+// with the values of this file. It returns the socket.
+func answering(t *testing.T, answers map[string]http.HandlerFunc) string {
+	t.Helper()
+	all := map[string]http.HandlerFunc{
+		"GET " + api.PathServices: value(services()), "GET " + api.PathRealServers: value(realServers()),
+		"GET " + api.PathStatus: value(status()), "GET " + api.PathReasons: value(reasons()),
+		"GET " + api.PathNeighbours: value(neighbours()), "GET " + api.PathEvents: value(events()),
+		"GET " + api.PathHistory: value(history()), "GET " + api.PathRevisions: value(revisions()),
+	}
+	maps.Copy(all, answers)
+	mux := http.NewServeMux()
+	for pattern, handle := range all {
+		mux.HandleFunc(pattern, handle)
+	}
 	path := filepath.Join(t.TempDir(), "s")
 	listener, err := net.Listen("unix", path)
 	if err != nil {
@@ -73,10 +126,67 @@ func daemon(t *testing.T, connections int) string {
 	return path
 }
 
+func realServers() (list []api.RealServer) {
+	for _, s := range services() {
+		for _, r := range s.RealServers {
+			list = append(list, api.RealServer{Service: s.ServiceKey, RealServerStatus: r})
+		}
+	}
+	return list
+}
+
+func neighbours() []lvs.Neighbour {
+	return []lvs.Neighbour{{
+		Address: netip.MustParseAddr("198.51.100.5"), MTU: 1500, RealServers: 2,
+		NextHop: lvs.NextHop{State: lvs.NextHopReady, Interface: "eth0", MAC: "02:00:00:00:00:05", VLAN: 7},
+	}, {
+		Address: netip.MustParseAddr("2001:db8::6"), RealServers: 1, NextHop: lvs.NextHop{State: lvs.NextHopNoRoute},
+	}}
+}
+
+// noon is the time in these tests, where the reader is.
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.Local)
+
+func history() []lvs.HistoryEntry {
+	return []lvs.HistoryEntry{
+		{Time: noon.Add(-2 * time.Hour), Generation: 4, Who: "root (uid 0, pid 11)", What: "apply /etc/lvx/lvx.yaml", Result: lvs.Done, Revision: 1},
+		{Time: noon.Add(-time.Hour), Generation: 5, Who: "ann (uid 1000, pid 12)", What: "add-service tcp 192.0.2.1:81", Result: lvs.Done},
+		{Time: noon, Generation: 5, Who: "ann (uid 1000, pid 13)", What: "apply /tmp/\x1b[2J.yaml", Result: "the tables were changed meanwhile"},
+	}
+}
+
+func revisions() []lvs.Revision {
+	return []lvs.Revision{{
+		Number: 1, Generation: 4, Time: noon.Add(-2 * time.Hour), Who: "root (uid 0, pid 11)", What: "apply /etc/lvx/lvx.yaml",
+		Configuration: configuration(),
+	}}
+}
+
+// configuration is what testdata/web.yaml says.
+func configuration() lvs.Configuration {
+	at := netip.MustParseAddrPort
+	return lvs.Configuration{Services: []lvs.Service{{
+		ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: at("192.168.20.100:80")}, Name: "web", Scheduler: lvs.WLC,
+		RealServers: []lvs.RealServer{
+			{Address: at("192.168.20.11:80"), Method: lvs.DR, Weight: 1},
+			{Address: at("192.168.20.12:80"), Method: lvs.DR, Weight: 2},
+		},
+	}}}
+}
+
+func events() []lvs.Event {
+	return []lvs.Event{
+		{ID: 1, Time: noon, Type: lvs.EventStarted, Object: "director", Text: "the daemon answers"},
+		{ID: 2, Time: noon.Add(time.Second), Type: lvs.EventChanged, Object: "service tcp 192.0.2.1:80", Text: "added by root"},
+		{ID: 3, Time: noon.Add(time.Minute), Type: lvs.EventDrift, Object: "map services", Text: "an entry was deleted, and is there again"},
+	}
+}
+
 func services() []lvs.ServiceStatus {
 	at := netip.MustParseAddrPort
 	return []lvs.ServiceStatus{{
-		ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: at("192.0.2.1:80")}, Scheduler: lvs.WLC,
+		ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: at("192.0.2.1:80")}, Name: "web", Scheduler: lvs.MH, Flags: "mh-port",
+		Rates: lvs.Rates{Connections: 1.25, InPackets: 40, InBytes: 4096.5},
 		Stats: lvs.Stats{Connections: 30, InPackets: 300, InBytes: 30000},
 		RealServers: []lvs.RealServerStatus{{
 			RealServer: lvs.RealServer{Address: at("198.51.100.5:80"), Method: lvs.DR, Weight: 1},
@@ -116,12 +226,12 @@ func reasons() []lvs.Reason {
 
 func status() api.Status {
 	return api.Status{
-		Version: "1.2.3", Instance: "default",
+		Version: "1.2.3", Instance: "default", Started: noon.Add(-90 * time.Minute), Generation: 5,
 		Interfaces: []api.Interface{
 			{Name: "eth0", Mode: lvs.XDPNative, OffloadsOff: []string{"rxvlan", "lro"}},
 			{Name: "eth1", Mode: lvs.XDPGeneric, Why: "the driver e1000 has no XDP", OffloadsOff: []string{}, LostAfterVerdict: 4},
 		},
-		Services: api.Usage{Used: 2, Capacity: 1024}, RealServers: api.Usage{Used: 2, Capacity: 4096}, Connections: api.Usage{Used: 30, Capacity: 1000000},
+		Services: api.Usage{Used: 2, Capacity: 1024}, RealServers: api.Usage{Used: 3, Capacity: 4096}, Connections: api.Usage{Used: 30, Capacity: 1000000},
 		Timeouts: lvs.DefaultTimeouts(), Packets: api.Packets{Forwarded: 12, Passed: 5},
 		Warnings: []api.Warning{{Object: "service tcp 192.0.2.1:80", Text: "the VIP is on no interface", Fix: "ip addr add 192.0.2.1/32 dev eth0"}},
 	}

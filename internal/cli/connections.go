@@ -4,115 +4,79 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"lvx/api"
 	"lvx/internal/lvs"
 )
 
-// connectionQuery is what `lvx connections` was asked for.
-type connectionQuery struct {
-	asJSON bool
-	limit  int // 0 is all
-
-	client, realServer, service, state string
-}
-
 func (e *Env) connectionsCommand() *cobra.Command {
-	var q connectionQuery
+	var q api.ConnectionQuery
+	var asJSON bool
 	c := &cobra.Command{
-		Use:     "connections",
-		Short:   "The connections in the data plane's table",
-		Long:    "Lists connections in no order, as the table is read: on a busy director one may\nend, or begin, meanwhile. EXPIRES is the time left if no packet comes.",
-		Example: "  lvx connections --client 203.0.113.0/24 --state established --limit 20",
+		Use:   "connections",
+		Short: "The connections in the data plane's table",
+		Long: "Lists connections in no order, as the table is read: on a busy director one may\nend, or begin, meanwhile. EXPIRES is the time left if no packet comes.\n\n" +
+			"The director picks those that are asked for; what is not shown is not sent.",
+		Example: "  lvx connections --client 203.0.113.0/24 --state established --limit 20\n  lvx connections --service web --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return e.connections(c.Context(), q)
+			if err := checkConnectionQuery(q); err != nil {
+				return wrongUsage(c, err)
+			}
+			return e.connections(c.Context(), q, asJSON)
 		},
 	}
-	c.Flags().BoolVar(&q.asJSON, "json", false, "print JSON: an array of connections")
-	c.Flags().StringVar(&q.client, "client", "", "only those of this client: ADDRESS[:PORT] or ADDRESS/BITS")
-	c.Flags().StringVar(&q.realServer, "real-server", "", "only those on this real server: ADDRESS[:PORT] or ADDRESS/BITS")
-	c.Flags().StringVar(&q.service, "service", "", "only those of this service: [tcp/|udp/]VIP[:PORT]")
-	c.Flags().StringVar(&q.state, "state", "", "only those in this state, for instance ESTABLISHED")
-	c.Flags().IntVar(&q.limit, "limit", 0, "stop after so many (0: no limit)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: an array of connections")
+	c.Flags().StringVar(&q.Client, "client", "", "only those of this client: ADDRESS[:PORT] or ADDRESS/BITS")
+	c.Flags().StringVar(&q.RealServer, "real-server", "", "only those on this real server: ADDRESS[:PORT] or ADDRESS/BITS")
+	c.Flags().StringVar(&q.Service, "service", "", "only those of this service: [tcp/|udp/]VIP[:PORT] or its name")
+	c.Flags().StringVar(&q.State, "state", "", "only those in this state, for instance ESTABLISHED")
+	c.Flags().IntVar(&q.Limit, "limit", 0, "stop after so many (0: no limit)")
+	e.complete(c, "service", e.completeService)
+	e.complete(c, "real-server", e.completeRealServer)
+	e.complete(c, "state", completeWords(lvs.States()...))
 	return c
 }
 
-// errEnough ends a listing that has reached its limit.
-var errEnough = errors.New("enough")
-
-func (e *Env) connections(ctx context.Context, q connectionQuery) error {
-	picks, err := q.filter()
-	if err != nil {
-		return usageError("connections: %s", err)
+// checkConnectionQuery finds what the director would refuse, before it is asked.
+func checkConnectionQuery(q api.ConnectionQuery) error {
+	if q.Limit < 0 {
+		return fmt.Errorf("--limit %d is below 0", q.Limit)
 	}
-	sink := e.connectionSink(q.asJSON)
+	if _, err := lvs.ParseAddressFilter(q.Client); err != nil {
+		return fmt.Errorf("--client %w", err)
+	}
+	if _, err := lvs.ParseAddressFilter(q.RealServer); err != nil {
+		return fmt.Errorf("--real-server %w", err)
+	}
+	if _, err := lvs.ParseServiceFilter(q.Service); err != nil && !mayBeName(q.Service) {
+		return fmt.Errorf("--service: %w", err)
+	}
+	if _, err := lvs.ParseState(q.State); err != nil {
+		return fmt.Errorf("--%w", err)
+	}
+	return nil
+}
+
+func (e *Env) connections(ctx context.Context, q api.ConnectionQuery, asJSON bool) error {
 	client := e.client()
 	defer client.Close()
-	left := q.limit
-	err = client.Connections(ctx, func(one lvs.Connection) error {
-		if !picks(one) {
-			return nil
-		}
-		if err := sink.add(one); err != nil {
+	if _, err := lvs.ParseServiceFilter(q.Service); err != nil {
+		named, err := pickServices(ctx, client, q.Service)
+		if err != nil {
 			return err
 		}
-		if left--; left == 0 {
-			return errEnough
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
+		q.Service = named[0].Protocol.String() + "/" + named[0].Address.String()
+	}
+	sink := e.connectionSink(asJSON)
+	if err := client.Connections(ctx, q, sink.add); err != nil {
 		return err
 	}
 	return sink.end()
-}
-
-// filter returns the question as a function.
-func (q connectionQuery) filter() (func(lvs.Connection) bool, error) {
-	if q.limit < 0 {
-		return nil, fmt.Errorf("--limit %d is below 0", q.limit)
-	}
-	client, err := parseAddressFilter(q.client)
-	if err != nil {
-		return nil, fmt.Errorf("--client %w", err)
-	}
-	realServer, err := parseAddressFilter(q.realServer)
-	if err != nil {
-		return nil, fmt.Errorf("--real-server %w", err)
-	}
-	service, err := parseServiceFilter(q.service)
-	if err != nil {
-		return nil, fmt.Errorf("--service: %w", err)
-	}
-	state, err := parseState(q.state)
-	if err != nil {
-		return nil, err
-	}
-	return func(c lvs.Connection) bool {
-		return client.picks(c.Client) && realServer.picks(c.RealServer) && (state == "" || state == c.State) &&
-			service.picks(lvs.ServiceKey{Protocol: c.Protocol, Address: c.Virtual})
-	}, nil
-}
-
-var states = []lvs.State{
-	lvs.StateNone, lvs.StateEstablished, lvs.StateSynSent, lvs.StateSynRecv, lvs.StateFinWait, lvs.StateTimeWait,
-	lvs.StateClose, lvs.StateCloseWait, lvs.StateLastAck, lvs.StateListen, lvs.StateSynAck, lvs.StateUDP,
-}
-
-// parseState reads the name of a state in either case. "" is any.
-func parseState(text string) (lvs.State, error) {
-	state := lvs.State(strings.ToUpper(text))
-	if state != "" && !slices.Contains(states, state) {
-		return "", fmt.Errorf("--state %s is not one of %s", text, strings.Trim(fmt.Sprint(states), "[]"))
-	}
-	return state, nil
 }
 
 // connectionSink is where connections go one by one: the table can hold

@@ -12,10 +12,12 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"lvx/api"
+	"lvx/internal/lvs"
 )
 
 // Env is the world as commands see it, so that tests can run them in-process.
@@ -24,11 +26,13 @@ type Env struct {
 	Out    io.Writer
 	Err    io.Writer
 	Getenv func(string) string
-	// Terminal tells whether Out is a terminal: only then colour is used.
-	Terminal bool
+	// Terminal and ErrTerminal tell whether Out and Err are terminals: only there
+	// colour is used, and progress is shown.
+	Terminal, ErrTerminal bool
 
-	socket   string // --socket
-	instance string // --instance
+	socket   string           // --socket
+	instance string           // --instance
+	now      func() time.Time // nil is the machine's clock
 }
 
 // RuntimeDir holds the sockets, INSTANCE.sock each.
@@ -87,6 +91,14 @@ func (e *Env) startCommand() string {
 	return "lvx director --instance " + e.instance
 }
 
+// clock returns the time.
+func (e *Env) clock() time.Time {
+	if e.now == nil {
+		return time.Now()
+	}
+	return e.now()
+}
+
 // client returns a client for the daemon meant.
 func (e *Env) client() *api.Client { return api.NewClient(e.SocketPath()) }
 
@@ -105,12 +117,33 @@ func Run(env *Env, args []string, extra ...*cobra.Command) int {
 		}
 		return exit.Code
 	}
-	if errors.Is(err, api.ErrNoDaemon) {
-		err = fmt.Errorf("%w; start one with: %s", err, env.startCommand())
-	}
-	if errors.Is(err, api.ErrDenied) {
-		err = fmt.Errorf("%w; run it as root, or join the group lvx", err)
+	if next := env.nextStep(err); next != "" {
+		err = fmt.Errorf("%w; %s", err, next)
 	}
 	fmt.Fprintf(env.Err, "lvx: %s\n", err)
 	return ExitFailed
+}
+
+// nextStep returns what to do about an error, or "".
+func (e *Env) nextStep(err error) string {
+	refusal := (*api.Error)(nil)
+	switch {
+	case errors.Is(err, api.ErrNoDaemon):
+		return "start one with: " + e.startCommand()
+	case errors.As(err, &refusal) && errors.Is(err, api.ErrDenied):
+		return "run it as root, or join the group lvx-admin"
+	case errors.Is(err, api.ErrDenied):
+		return "run it as root, or join the group lvx"
+	case errors.Is(err, lvs.ErrUnconfirmed):
+		return "keep it with: lvx confirm, or take it back with: lvx rollback"
+	case errors.Is(err, lvs.ErrNothingWaits):
+		return "what was applied is in: lvx history"
+	case errors.Is(err, lvs.ErrNoRevision):
+		return "list them with: lvx history --revisions"
+	case errors.Is(err, lvs.ErrGeneration):
+		return "by whom is in: lvx history"
+	case errors.Is(err, lvs.ErrFull):
+		return "how full they are is in: lvx status"
+	}
+	return ""
 }

@@ -13,49 +13,68 @@ import (
 	"lvx/internal/lvs"
 )
 
+// realServerQuery is what `lvx real-servers` was asked for.
+type realServerQuery struct {
+	asJSON, rates       bool
+	service, realServer string
+}
+
 func (e *Env) realServersCommand() *cobra.Command {
-	var asJSON bool
-	var service string
+	var q realServerQuery
 	c := &cobra.Command{
-		Use:     "real-servers",
-		Short:   "The real servers of the virtual services, and how they are reached",
-		Example: "  lvx real-servers --service 192.0.2.1:80",
+		Use:   "real-servers",
+		Short: "The real servers of the virtual services, and how they are reached",
+		Long: "Lists every real server of every service, in scheduling order.\n\n" +
+			"NEXT HOP tells where its packets go: ready with a MAC address, or why none can\nbe sent. ACTIVE and INACTIVE are connections now; CONNECTIONS, PACKETS and\nBYTES count from its addition or its service's last ipvsadm -Z.",
+		Example: "  lvx real-servers --service 192.0.2.1:80\n  lvx real-servers --real-server 10.0.0.5 --rates",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return e.realServers(c.Context(), service, asJSON)
+			return e.realServers(c.Context(), q)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: an array of real servers")
-	c.Flags().StringVar(&service, "service", "", "only those of this service: [tcp/|udp/]VIP[:PORT]")
+	c.Flags().BoolVar(&q.asJSON, "json", false, "print JSON: an array of real servers")
+	c.Flags().BoolVar(&q.rates, "rates", false, "show connections, packets and bytes a second instead of totals")
+	c.Flags().StringVar(&q.service, "service", "", "only those of this service: [tcp/|udp/]VIP[:PORT] or its name")
+	c.Flags().StringVar(&q.realServer, "real-server", "", "only those at this address: ADDRESS[:PORT] or ADDRESS/BITS")
+	e.complete(c, "service", e.completeService)
+	e.complete(c, "real-server", e.completeRealServer)
 	return c
 }
 
-func (e *Env) realServers(ctx context.Context, service string, asJSON bool) error {
-	services, err := e.findServices(ctx, service)
+func (e *Env) realServers(ctx context.Context, q realServerQuery) error {
+	at, err := lvs.ParseAddressFilter(q.realServer)
+	if err != nil {
+		return usageError("real-servers: --real-server %s", err)
+	}
+	services, err := e.findServices(ctx, q.service)
 	if err != nil {
 		return err
 	}
 	servers := []api.RealServer{}
 	for _, s := range services {
 		for _, r := range s.RealServers {
-			servers = append(servers, api.RealServer{Service: s.ServiceKey, RealServerStatus: r})
+			if at.Picks(r.Address) {
+				servers = append(servers, api.RealServer{Service: s.ServiceKey, RealServerStatus: r})
+			}
 		}
 	}
-	if asJSON {
+	if q.asJSON {
 		return printJSON(e.Out, servers)
 	}
-	return e.realServerTable(servers)
+	return e.realServerTable(servers, q.rates)
 }
 
-func (e *Env) realServerTable(servers []api.RealServer) error {
-	t := e.newTable("SERVICE", "REAL SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE", "CONNECTIONS", "PACKETS", "BYTES", "NEXT HOP")
+func (e *Env) realServerTable(servers []api.RealServer, rates bool) error {
+	heading := []string{"SERVICE", "REAL SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE"}
+	heading = append(heading, counterHeading(rates)...)
+	t := e.newTable(append(heading, "NEXT HOP")...)
 	for _, r := range servers {
-		if err := t.add(
+		row := []cell{
 			word(r.Service.String()), word(r.Address.String()), word(string(r.Method)), number(r.Weight),
 			number(r.Counts.Active), number(r.Counts.Inactive),
-			number(r.Stats.Connections), number(r.Stats.InPackets), number(r.Stats.InBytes),
-			nextHop(r.NextHop),
-		); err != nil {
+		}
+		row = append(row, counterCells(rates, r.Stats, r.Rates)...)
+		if err := t.add(append(row, nextHop(r.NextHop))...); err != nil {
 			return err
 		}
 	}
@@ -74,9 +93,12 @@ func nextHop(n lvs.NextHop) cell {
 	if n.VLAN != 0 {
 		fmt.Fprintf(&where, " vlan %d", n.VLAN)
 	}
-	c := red
-	if n.State == lvs.NextHopReady {
-		c = green
+	return coloured(nextHopColour(n.State), string(n.State)+where.String())
+}
+
+func nextHopColour(s lvs.NextHopState) colour {
+	if s == lvs.NextHopReady {
+		return green
 	}
-	return coloured(c, string(n.State)+where.String())
+	return red
 }

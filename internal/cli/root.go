@@ -15,6 +15,7 @@ import (
 // The groups of commands in the help.
 const (
 	groupRead    = "read"
+	groupChange  = "change"
 	groupMachine = "machine"
 	groupOther   = "other"
 )
@@ -38,6 +39,7 @@ func (e *Env) Root(extra []*cobra.Command) *cobra.Command {
 	root.PersistentFlags().StringVar(&e.instance, "instance", "", "the daemon's instance (default "+DefaultInstance+")")
 	root.AddGroup(
 		&cobra.Group{ID: groupRead, Title: "What the director has and does (changes nothing):"},
+		&cobra.Group{ID: groupChange, Title: "The file, and what was applied:"},
 		&cobra.Group{ID: groupMachine, Title: "This machine:"},
 		&cobra.Group{ID: groupOther, Title: "Besides:"},
 	)
@@ -53,7 +55,9 @@ func (e *Env) addCommands(root *cobra.Command, extra []*cobra.Command) {
 		}
 		root.AddCommand(commands...)
 	}
-	add(groupRead, e.servicesCommand(), e.realServersCommand(), e.connectionsCommand(), e.reasonsCommand(), e.statusCommand())
+	add(groupRead, e.servicesCommand(), e.realServersCommand(), e.connectionsCommand(), e.neighboursCommand(),
+		e.reasonsCommand(), e.statusCommand(), e.eventsCommand(), e.historyCommand())
+	add(groupChange, e.checkCommand(), e.planCommand(), e.applyCommand(), e.confirmCommand(), e.rollbackCommand(), e.exportCommand())
 	add(groupMachine, extra...)
 	add(groupMachine, e.ipvsadmCommand(), e.realserverCommand(), e.labCommand())
 	add(groupOther, e.versionCommand())
@@ -65,13 +69,21 @@ func (e *Env) addCommands(root *cobra.Command, extra []*cobra.Command) {
 	root.InitDefaultCompletionCmd()
 }
 
+// usageFails is the annotation of a command whose exit code for wrong usage is that
+// of a failure, since it gives ExitUsage another meaning.
+const usageFails = "usage-fails"
+
 // wrongUsage is a usage error of a command, which it names; Run says lvx itself.
 func wrongUsage(c *cobra.Command, err error) error {
 	where := ""
 	if c.HasParent() {
 		where = strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ") + ": "
 	}
-	return usageError("%s%s; see: %s --help", where, err, c.CommandPath())
+	code := ExitUsage
+	if _, fails := c.Annotations[usageFails]; fails {
+		code = ExitFailed
+	}
+	return &ExitError{Code: code, Message: fmt.Sprintf("%s%s; see: %s --help", where, err, c.CommandPath())}
 }
 
 // invalidValue is how cobra's flags begin to say that a value cannot be read; how
@@ -114,6 +126,9 @@ func (e *Env) strict(c *cobra.Command) {
 	valid := c.Args
 	if valid == nil {
 		valid = cobra.ArbitraryArgs
+	}
+	if c.ValidArgsFunction == nil && !c.DisableFlagParsing && valid(c, []string{"x"}) != nil {
+		c.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		if err := firstError(
@@ -220,31 +235,14 @@ func slips(a, b string) int {
 	return d[len(a)][len(b)]
 }
 
-func (e *Env) helpCommand(root *cobra.Command) *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Help about a command",
-		RunE: func(_ *cobra.Command, args []string) error {
-			topic, rest, err := root.Find(args)
-			if err == nil && len(rest) > 0 {
-				err = unknownCommand(topic, rest)
-			}
-			if err != nil {
-				return usageError("help: %s; see: lvx help", err)
-			}
-			topic.InitDefaultHelpFlag() // cobra adds them only to a command that runs
-			topic.InitDefaultVersionFlag()
-			return topic.Help()
-		},
-	}
-}
-
 // ipvsadmCommand hands its arguments over as they are: ipvsadm's grammar is its
 // own. Only our flags in front are taken off.
 func (e *Env) ipvsadmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:                "ipvsadm ...",
 		Short:              "ipvsadm's command line, as it is when called by the name ipvsadm",
+		Long:               ipvsadmHelp,
+		Example:            "  lvx ipvsadm -Ln --rate\n  lvx ipvsadm -L --json\n  lvx ipvsadm -R --dry-run < rules\n  ipvsadm-restore --atomic < rules",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if code := RunIPVSAdm(e, e.takeOwnFlags(args)); code != ExitDone {

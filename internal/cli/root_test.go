@@ -24,7 +24,7 @@ func TestWrongUsageIsExit2(t *testing.T) {
 		{"status --frobnicate", "lvx: status: unknown flag: --frobnicate; see: lvx status --help"},
 		{"status extra", `lvx: status: unexpected argument "extra"; see: lvx status --help`},
 		{"status --instance ../x", `lvx: status: instance "../x" is not 1 to 32 letters, digits or _ -; see: lvx status --help`},
-		{"connections --limit -1", "lvx: connections: --limit -1 is below 0"},
+		{"connections --limit -1", "lvx: connections: --limit -1 is below 0; see: lvx connections --help"},
 		{"connections --limit many", `lvx: connections: --limit "many" is not a number; see: lvx connections --help`},
 		{"connections --limit 99999999999999999999", `lvx: connections: --limit "99999999999999999999" is out of range; see: lvx connections --help`},
 		{"lab demo --requests abc", `lvx: lab demo: --requests "abc" is not a number; see: lvx lab demo --help`},
@@ -32,11 +32,31 @@ func TestWrongUsageIsExit2(t *testing.T) {
 		{"lab demo x", `lvx: lab demo: unexpected argument "x"; see: lvx lab demo --help`},
 		{"lab up dr nat", `lvx: lab up: unexpected argument "nat"; see: lvx lab up --help`},
 		{"services tcp 192.0.2.1 80", `lvx: services: unexpected argument "80"; see: lvx services --help`},
-		{"plan", `lvx: unknown command "plan"; see: lvx --help`}, // lab is two letters away
+		{"plna", `lvx: unknown command "plna", did you mean plan?; see: lvx --help`},
+		{"check", "lvx: check: name a file, or - for standard input; see: lvx check --help"},
+		{"check a b", `lvx: check: unexpected argument "b"; see: lvx check --help`},
+		{"check --silence LVX0 a", `lvx: check: --silence: there is no code "LVX0"; see: lvx check --help`},
+		{"apply", "lvx: apply: name a file, or - for standard input; see: lvx apply --help"},
+		{"apply a --confirm 0s", "lvx: apply: --confirm 0s is not above 0 and at most 1h0m0s; see: lvx apply --help"},
+		{"apply a --confirm 2h", "lvx: apply: --confirm 2h0m0s is not above 0 and at most 1h0m0s; see: lvx apply --help"},
+		{"apply a --confirm soon", `lvx: apply: --confirm "soon" is not a duration such as 30s; see: lvx apply --help`},
+		{"apply a --if-generation x", `lvx: apply: --if-generation "x" is not a number; see: lvx apply --help`},
+		{"confirm x", `lvx: confirm: unexpected argument "x"; see: lvx confirm --help`},
+		{"rollback x", `lvx: rollback: revision "x" is not a number above 0; see: lvx rollback --help`},
+		{"rollback 0", `lvx: rollback: revision "0" is not a number above 0; see: lvx rollback --help`},
+		{"rollback 1 2", `lvx: rollback: unexpected argument "2"; see: lvx rollback --help`},
+		{"export x", `lvx: export: unexpected argument "x"; see: lvx export --help`},
+		{"history --limit -1", "lvx: history: --limit -1 is below 0; see: lvx history --help"},
+		{"history --limit 3 --revisions", "lvx: history: if any flags in the group [limit revisions] are set none of the others can be; [limit revisions] were all set; see: lvx history --help"},
+		{"events --type strange", `lvx: events: --type "strange" is not one of started, changed, refused, unconfirmed, confirmed, rolled-back, drift, warning, cleared; see: lvx events --help`},
+		{"neighbours --state up", `lvx: neighbours: --state "up" is not one of ready, unresolved, off-link, no-route, local; see: lvx neighbours --help`},
+		{"reasons --verdict lost", `lvx: reasons: --verdict "lost" is not one of forwarded, passed, dropped; see: lvx reasons --help`},
+		{"help LVX0", `lvx: help: there is no code "LVX0"; list them with: lvx help codes`},
 		{"lba", `lvx: unknown command "lba", did you mean lab?; see: lvx --help`},
-		{"connections --client host", `lvx: connections: --client "host" is not ADDRESS, ADDRESS:PORT or ADDRESS/BITS`},
-		{"connections --state OPEN", "lvx: connections: --state OPEN is not one of NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK UDP"},
-		{"services sctp-192.0.2.1", `lvx: service "sctp-192.0.2.1" is not [tcp/|udp/]VIP[:PORT]`},
+		{"connections --client host", `lvx: connections: --client "host" is not ADDRESS, ADDRESS:PORT or ADDRESS/BITS; see: lvx connections --help`},
+		{"connections --state OPEN", `lvx: connections: --state "OPEN" is not one of NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK UDP; see: lvx connections --help`},
+		{"services 192.0.2.1:x", `lvx: service "192.0.2.1:x" is not [tcp/|udp/]VIP[:PORT]`},
+		{"real-servers --real-server x", `lvx: real-servers: --real-server "x" is not ADDRESS, ADDRESS:PORT or ADDRESS/BITS`},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			want(t, run("/nonexistent", strings.Fields(c.args)), result{ExitUsage, "", c.want + "\n"})
@@ -64,7 +84,8 @@ func TestSuggestions(t *testing.T) {
 func TestNoDaemonIsOneClearLine(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "default.sock")
 	line := "lvx: no lvx director is running (socket " + socket + ": connect: no such file or directory); start one with: lvx director\n"
-	for _, command := range []string{"services", "real-servers", "connections", "connections --json", "reasons", "status"} {
+	for _, command := range []string{"services", "real-servers", "connections", "connections --json", "neighbours", "reasons", "status", "events", "events -f", "history",
+		"history --revisions", "confirm", "rollback", "rollback 3", "export"} {
 		want(t, run(socket, strings.Fields(command)), result{ExitFailed, "", line})
 	}
 }
@@ -74,7 +95,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	if got.code != ExitDone || got.err != "" {
 		t.Fatalf("%+v", got)
 	}
-	for _, name := range []string{"services", "real-servers", "connections", "reasons", "status", "ipvsadm", "realserver", "lab", "version", "completion", "help"} {
+	for _, name := range []string{"services", "real-servers", "connections", "neighbours", "reasons", "status", "events", "history", "check", "plan", "apply", "confirm", "rollback", "export", "ipvsadm", "realserver", "lab", "version", "completion", "help"} {
 		if !strings.Contains(got.out, "\n  "+name+" ") {
 			t.Errorf("the help does not name %s:\n%s", name, got.out)
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,10 @@ func (e *Env) statusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "The director at a glance: interfaces, tables, packets, warnings",
-		Args:  cobra.NoArgs,
+		Long: "Shows what the director has and how full its tables are, which file it is as,\nand warns of what will not work as it stands, with what mends it.\n\n" +
+			"A real server that was removed stays in its table until its last connection\nends.",
+		Example: "  lvx status\n  lvx status --json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return e.status(c.Context(), asJSON)
 		},
@@ -40,12 +44,57 @@ func (e *Env) status(ctx context.Context, asJSON bool) error {
 		return printJSON(e.Out, []api.Status{status})
 	}
 	var page strings.Builder
-	fmt.Fprintf(&page, "lvx %s, instance %s\n", status.Version, status.Instance)
+	fmt.Fprintf(&page, "lvx %s, instance %s", status.Version, status.Instance)
+	if !status.Started.IsZero() {
+		fmt.Fprintf(&page, ", up %s", e.clock().Sub(status.Started).Round(time.Second))
+	}
+	fmt.Fprintf(&page, "\n%s\n", generation(ctx, client, status.Generation))
+	if status.Unconfirmed != nil {
+		page.WriteString(e.paint(yellow, e.waits(*status.Unconfirmed)) + "\n")
+	}
 	e.interfaceLines(&page, status.Interfaces)
-	e.tableLines(&page, status)
+	e.tableLines(&page, status, removedServers(ctx, client, status.RealServers.Used))
 	e.warningLines(&page, status.Warnings)
 	_, err = io.WriteString(e.Out, page.String())
 	return err
+}
+
+// generation says what made the tables as they are: a revision, or changes after it.
+func generation(ctx context.Context, client *api.Client, now uint64) string {
+	text := fmt.Sprintf("generation %d", now)
+	const enough = 100
+	entries, err := client.History(ctx, enough)
+	if err != nil {
+		return text // the daemon says in a warning that it cannot read it
+	}
+	kept := func(h lvs.HistoryEntry) bool { return h.Revision != 0 && made(h) && h.Generation <= now }
+	for _, last := range slices.Backward(entries) {
+		if !kept(last) {
+			continue
+		}
+		text += ", "
+		if after := now - last.Generation; after > 0 {
+			text += counted(after, "change", "changes") + " after "
+		}
+		// A later entry may be its confirmation, or a rollback to it.
+		first := slices.IndexFunc(entries, func(h lvs.HistoryEntry) bool { return kept(h) && h.Revision == last.Revision })
+		return text + fmt.Sprintf("revision %d (%s)", last.Revision, printable(entries[first].What))
+	}
+	return text
+}
+
+// removedServers returns how many of the real servers in the table are no longer
+// of a service.
+func removedServers(ctx context.Context, client *api.Client, used uint64) uint64 {
+	services, err := client.Services(ctx)
+	if err != nil {
+		return 0
+	}
+	listed := uint64(0)
+	for _, s := range services {
+		listed += uint64(len(s.RealServers))
+	}
+	return used - min(used, listed)
 }
 
 func (e *Env) heading(page *strings.Builder, title string) {
@@ -80,13 +129,16 @@ func (e *Env) mode(i api.Interface) string {
 	return e.paint(yellow, text)
 }
 
-func (e *Env) tableLines(page *strings.Builder, s api.Status) {
+func (e *Env) tableLines(page *strings.Builder, s api.Status, removed uint64) {
 	e.heading(page, "Tables")
 	for _, line := range []struct {
 		name  string
 		usage api.Usage
 	}{{"services", s.Services}, {"real servers", s.RealServers}, {"connections", s.Connections}} {
 		fmt.Fprintf(page, "  %-12s  %d of %d\n", line.name, line.usage.Used, line.usage.Capacity)
+	}
+	if removed > 0 {
+		fmt.Fprintf(page, "    %s removed, until the last of their connections ends\n", counted(removed, "real server is", "real servers are"))
 	}
 	e.heading(page, "Timeouts")
 	for _, line := range []struct {
@@ -104,10 +156,22 @@ func (e *Env) warningLines(page *strings.Builder, warnings []api.Warning) {
 		return
 	}
 	e.heading(page, "Warnings")
-	for _, w := range warnings {
-		fmt.Fprintf(page, "  %s\n", e.paint(yellow, w.Object+": "+w.Text))
-		if w.Fix != "" {
-			fmt.Fprintf(page, "    to mend it: %s\n", w.Fix)
+	e.tellWarnings(page, "  ", "", warnings)
+}
+
+// maxWarnings are as many as somebody reads: when a link is down, each real server
+// behind it is a warning.
+const maxWarnings = 20
+
+// tellWarnings writes warnings with what mends them, each line after the margin.
+func (e *Env) tellWarnings(w io.Writer, margin, label string, warnings []api.Warning) {
+	for _, one := range warnings[:min(len(warnings), maxWarnings)] {
+		fmt.Fprintln(w, margin+e.paint(yellow, label+printable(one.Object+": "+one.Text)))
+		if one.Fix != "" {
+			fmt.Fprintln(w, margin+"  to mend it: "+printable(one.Fix))
 		}
+	}
+	if more := len(warnings) - maxWarnings; more > 0 {
+		fmt.Fprintln(w, margin+e.paint(yellow, label+grouped(uint64(more))+" more like these; --json has all"))
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -21,14 +23,61 @@ const (
 	yellow colour = "33"
 )
 
-// paint wraps the text in the colour, if Out is a terminal that has colours
+// paint wraps the text, which goes to Out, in the colour.
+func (e *Env) paint(c colour, text string) string { return e.paintOn(e.Terminal, c, text) }
+
+// paintErr wraps the text, which goes to Err, in the colour.
+func (e *Env) paintErr(c colour, text string) string { return e.paintOn(e.ErrTerminal, c, text) }
+
+// paintOn wraps the text in the colour, if it goes to a terminal that has colours
 // and NO_COLOR (no-color.org) does not forbid them.
-func (e *Env) paint(c colour, text string) string {
-	if c == plain || !e.Terminal || e.Getenv("NO_COLOR") != "" || e.Getenv("TERM") == "dumb" {
+func (e *Env) paintOn(terminal bool, c colour, text string) string {
+	if c == plain || !terminal || e.Getenv("NO_COLOR") != "" || e.Getenv("TERM") == "dumb" {
 		return text
 	}
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
+
+// printable returns the text with what would move a terminal's cursor, or change
+// its colours, written as \x1b: names of files and users come from others.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, unprintable) {
+		return text
+	}
+	var clean strings.Builder
+	for _, r := range text {
+		if unprintable(r) {
+			quoted := strconv.QuoteRuneToASCII(r)
+			clean.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		clean.WriteRune(r)
+	}
+	return clean.String()
+}
+
+// unprintable is false for the arrows and bars that lvx prints itself.
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// grouped returns for instance "1,234,567".
+func grouped(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return digits
+}
+
+// counted returns for instance "1 service" or "1,234 services".
+func counted(n uint64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return grouped(n) + " " + many
+}
+
+// moment returns a time of the day and its date, where the reader is.
+func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
 // cell is one field of a table.
 type cell struct {
@@ -37,12 +86,25 @@ type cell struct {
 	right  bool // numbers stand on the right
 }
 
-func word(text string) cell { return cell{text: text} }
+func word(text string) cell { return cell{text: printable(text)} }
 
-func coloured(c colour, text string) cell { return cell{text: text, colour: c} }
+// name is a word that may lack.
+func name(text string) cell {
+	if text == "" {
+		text = "-"
+	}
+	return word(text)
+}
+
+func coloured(c colour, text string) cell { return cell{text: printable(text), colour: c} }
 
 func number[N uint16 | uint32 | uint64](n N) cell {
 	return cell{text: strconv.FormatUint(uint64(n), 10), right: true}
+}
+
+// rate is a number of things a second.
+func rate(perSecond float64) cell {
+	return cell{text: strconv.FormatFloat(perSecond, 'f', 1, 64), right: true}
 }
 
 // pageRows is how many rows are laid out together. A longer table is written

@@ -307,13 +307,14 @@ func TestTableFull(t *testing.T) {
 // is never reset.
 func TestZero(t *testing.T) {
 	r := newRig(t)
-	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1), server("10.0.0.2:80", 1))
 	r.send(frame{}.bytes(t))
+	r.send(frame{client: "192.0.2.9:40001"}.bytes(t))
 	if err := r.Zero(key); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // also after a restart
-		if s := r.list()[0]; s.Stats != (lvs.Stats{}) || s.RealServers[0].Stats != (lvs.Stats{}) {
+		if s := r.list()[0]; s.Stats != (lvs.Stats{}) || s.RealServers[0].Stats != (lvs.Stats{}) || s.RealServers[1].Stats != (lvs.Stats{}) {
 			t.Errorf("after zero: %+v", s)
 		}
 		r.reopen(r.options)

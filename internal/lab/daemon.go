@@ -50,6 +50,9 @@ func (l *Lab) StartDaemon(h *Host, name string, args ...string) (*Daemon, error)
 // Done is closed when the program has ended.
 func (d *Daemon) Done() <-chan struct{} { return d.done }
 
+// PID returns the program's process, as this machine numbers it.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
 // Signal sends a signal to the program.
 func (d *Daemon) Signal(s os.Signal) error { return d.cmd.Process.Signal(s) }
 

@@ -227,7 +227,8 @@ func (h *Host) environment() []string {
 			env = append(env, v)
 		}
 	}
-	return append(env, "PATH="+binDir+":"+path)
+	// The state of a director is gone with its host, like everything below /run.
+	return append(env, "PATH="+binDir+":"+path, "LVX_STATE=/run/lvx-state")
 }
 
 // Start starts the program and does not wait for it; Wait does.

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"lvx/internal/config"
+	"lvx/internal/director"
+	"lvx/internal/lvs"
+)
+
+// file is what --config named, as it was read.
+type file struct {
+	name          string
+	configuration *lvs.Configuration // nil if there is none, or it is wrong
+	err           error
+}
+
+// readFile reads the file and tells at once what is wrong with it, all of it.
+func readFile(o daemonOptions) (f file) {
+	f.name = o.config
+	if o.config == "" {
+		return f
+	}
+	text, err := os.ReadFile(o.config)
+	if err != nil {
+		f.err = fmt.Errorf("read the file: %w", err)
+		return f
+	}
+	configuration, found := config.Parse(o.config, text)
+	if err := found.Write(o.err, func(_ config.Severity, text string) string { return text }); err != nil {
+		o.log.Warn("tell what is wrong with the file", "err", err)
+	}
+	f.configuration, f.err = configuration, found.Err()
+	return f
+}
+
+// start brings the director to where the file, or what was before, wants it.
+func (f file) start(ctx context.Context, brain *director.Director, fresh bool) error {
+	err := brain.Start(ctx, f.configuration, "start with "+f.name, fresh)
+	if err == nil {
+		err = f.err
+	}
+	if err == nil {
+		return nil
+	}
+	if !fresh {
+		// Forwarding goes on with the tables as they are: an operator who is not let
+		// in could not even look.
+		brain.Note("the file", fmt.Sprintf("it was not applied: %s", err))
+		return nil
+	}
+	if good, last := brain.LastGood(ctx, err); !good || last != nil {
+		return errors.Join(err, last)
+	}
+	return nil
+}
+
+// followHangup applies the file again with every SIGHUP. It also keeps a closed
+// terminal from ending the daemon.
+func followHangup(ctx context.Context, o daemonOptions, brain *director.Director) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+		}
+		if o.config == "" {
+			o.log.Info("SIGHUP: there is no file to apply; start with --config")
+			continue
+		}
+		notify(daemon.SdNotifyReloading)
+		reload(ctx, o, brain)
+		notify(daemon.SdNotifyReady)
+	}
+}
+
+// reload applies the file. What becomes of it is in the log and in the history.
+func reload(ctx context.Context, o daemonOptions, brain *director.Director) {
+	request := lvs.Request{Who: "SIGHUP", What: "apply " + o.config}
+	f := readFile(o)
+	if f.err != nil {
+		brain.Refuse(request, f.err)
+		return
+	}
+	_, _ = brain.Configure(ctx, *f.configuration, request) // which tells
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+
+	"lvx/internal/lvs"
+	"lvx/internal/server"
+)
+
+// listeners are the doors of the daemon.
+type listeners struct {
+	api     []net.Listener // the unix socket first
+	metrics net.Listener   // nil if nobody asked for it
+}
+
+func (l *listeners) close() {
+	for _, door := range append(l.api, l.metrics) {
+		if door != nil {
+			_ = door.Close() // mostly again
+		}
+	}
+}
+
+func listen(o daemonOptions, s lvs.Settings) (l *listeners, err error) {
+	l = &listeners{}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	socket, err := server.Activated() // by systemd
+	if err == nil && socket == nil {
+		socket, err = server.Listen(o.socket)
+	}
+	if err != nil {
+		return l, err
+	}
+	l.api = append(l.api, socket)
+	if s.API.Listen != "" {
+		secure, err := server.ListenTLS(s.API)
+		if err != nil {
+			return l, err
+		}
+		l.api = append(l.api, secure)
+	}
+	if s.Metrics.Listen != "" {
+		l.metrics, err = server.ListenMetrics(s.Metrics)
+	}
+	return l, err
+}

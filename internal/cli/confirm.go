@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"lvx/api"
+)
+
+func (e *Env) confirmCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:     "confirm",
+		Short:   "Keep what was applied with --confirm",
+		Long:    "Keeps an apply that waits to be confirmed: without it the director would go\nback by itself at the deadline, which lvx status shows. If none waits, that is\nan error.",
+		Example: "  lvx apply /etc/lvx/lvx.yaml --confirm 60s && lvx confirm",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client := e.client()
+			defer client.Close()
+			applied, err := client.Confirm(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(e.Out, []api.Applied{applied})
+			}
+			_, err = fmt.Fprintln(e.Out, e.paint(green, "confirmed")+": "+place(applied))
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: an array of one result")
+	return c
+}
