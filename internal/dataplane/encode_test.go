@@ -152,6 +152,24 @@ func TestExtents(t *testing.T) {
 	})
 }
 
+// Large runs stay whole as long as small ones do.
+func TestExtentsTakeTheSmallest(t *testing.T) {
+	e := newExtents("things", 0, 100)
+	for _, used := range []uint32{20, 25, 28} { // free: 0-19, 21-24, 26-27, 29-99
+		if !e.reserve(used, 1) {
+			t.Fatalf("%d is not free: %v", used, e.free)
+		}
+	}
+	for _, c := range []struct{ n, first uint32 }{{2, 26}, {3, 21}, {1, 24}, {20, 0}, {71, 29}} {
+		if first, err := e.take(c.n); err != nil || first != c.first {
+			t.Errorf("a run of %d is at %d %v, want %d", c.n, first, err, c.first)
+		}
+	}
+	if e.left() != 0 || e.reserve(20, 1) {
+		t.Errorf("left %v", e.free)
+	}
+}
+
 func keys(m map[uint32]uint32) (list []uint32) {
 	for k := range m {
 		list = append(list, k)

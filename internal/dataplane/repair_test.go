@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -314,6 +315,38 @@ func TestPutThatFailsChangesNothing(t *testing.T) {
 	if err := c.Put(c.services[2]); err != nil {
 		t.Fatal(err)
 	}
+	c.healthy()
+}
+
+// The same where the last write fails, since somebody filled the map: a real server
+// that waits for its service to come back goes on waiting.
+func TestPutIntoAFullMapChangesNothing(t *testing.T) {
+	c := newRig(t).found(t, lvs.WRR)
+	c.send(frame{}.bytes(t))
+	key := decodeKey(c.key)
+	if err := c.Delete(key); err != nil {
+		t.Fatal(err)
+	}
+	for port := range uint16(62) {
+		tamper(c.rig, "service_ids", encodeKey(lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.AddrPortFrom(key.Address.Addr(), 1000+port)}), func(*uint32) {})
+	}
+	if err := c.Put(c.services[2]); err == nil {
+		t.Error("there was room")
+	}
+	if verdict, _ := c.send(frame{flags: "A"}.bytes(t)); verdict != xdpDrop || c.reasons()["SERVER_REMOVED"] != 1 {
+		t.Errorf("verdict %d, reasons %v", verdict, c.reasons())
+	}
+	for _, s := range c.load() {
+		if s.Scheduler == "" {
+			if err := c.Delete(s.ServiceKey); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := c.Put(c.services[2]); err != nil {
+		t.Fatal(err)
+	}
+	c.services = append(c.services[2:], c.services[:2]...)
 	c.healthy()
 }
 

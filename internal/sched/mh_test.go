@@ -255,10 +255,10 @@ func TestCheckMHTable(t *testing.T) {
 
 func BenchmarkMaglev1000(b *testing.B) {
 	for name, weights := range map[string][]uint32{"one weight": {1}, "many": {1, 100, 7, 50, 33, 2, 81}} {
-		seats := servers(1000, 1, weights...)
+		w := Wanted{Scheduler: lvs.MH, Flags: "mh-fallback", Seats: servers(1000, 1, weights...), MHTable: DefaultMHTable, Secret: secret}
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				mh(seats, nil, "mh-fallback")
+				NewPool(w)
 			}
 		})
 	}

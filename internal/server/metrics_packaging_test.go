@@ -3,6 +3,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v3"
 
 	"lvx/internal/lvs"
 )
@@ -148,7 +149,9 @@ func readAlerts(t *testing.T) (rules []alertRule) {
 		t.Fatal(err)
 	}
 	var file alertRules
-	if err := yaml.UnmarshalWithOptions(text, &file, yaml.Strict()); err != nil {
+	strict := yaml.NewDecoder(bytes.NewReader(text))
+	strict.KnownFields(true)
+	if err := strict.Decode(&file); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range file.Groups {
