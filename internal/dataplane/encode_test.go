@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -152,21 +153,28 @@ func TestExtents(t *testing.T) {
 	})
 }
 
-// Large runs stay whole as long as small ones do.
-func TestExtentsTakeTheSmallest(t *testing.T) {
+// Runs are taken from either end, and what is in use cannot be reserved.
+func TestExtentsFromBothEnds(t *testing.T) {
 	e := newExtents("things", 0, 100)
-	for _, used := range []uint32{20, 25, 28} { // free: 0-19, 21-24, 26-27, 29-99
+	for _, used := range []uint32{20, 25, 98} { // free: 0-19, 21-24, 26-97, 99
 		if !e.reserve(used, 1) {
 			t.Fatalf("%d is not free: %v", used, e.free)
 		}
 	}
-	for _, c := range []struct{ n, first uint32 }{{2, 26}, {3, 21}, {1, 24}, {20, 0}, {71, 29}} {
-		if first, err := e.take(c.n); err != nil || first != c.first {
+	for _, c := range []struct {
+		take  func(uint32) (uint32, error)
+		n     uint32
+		first uint32
+	}{{e.take, 3, 0}, {e.takeLast, 2, 96}, {e.takeLast, 1, 99}, {e.take, 18, 26}, {e.takeLast, 52, 44}, {e.takeLast, 17, 3}, {e.take, 4, 21}} {
+		if first, err := c.take(c.n); err != nil || first != c.first {
 			t.Errorf("a run of %d is at %d %v, want %d", c.n, first, err, c.first)
 		}
 	}
 	if e.left() != 0 || e.reserve(20, 1) {
 		t.Errorf("left %v", e.free)
+	}
+	if _, err := e.takeLast(1); !errors.Is(err, lvs.ErrFull) {
+		t.Errorf("from nothing: %v", err)
 	}
 }
 

@@ -145,14 +145,28 @@ func (d *Director) look() {
 	now := map[lvs.Warning]bool{}
 	for _, w := range append(warnings(services), d.hostAdvice(services)...) {
 		now[w] = true
-		if !d.watch.warnings[w] {
-			d.events.add(lvs.EventWarning, w.Object, w.Text)
-		}
 	}
-	for w := range d.watch.warnings {
-		if !now[w] {
-			d.events.add(lvs.EventCleared, w.Object, "no longer: "+w.Text)
-		}
-	}
+	d.tell(lvs.EventWarning, now, d.watch.warnings, "")
+	d.tell(lvs.EventCleared, d.watch.warnings, now, "no longer: ")
 	d.watch.warnings = now
+}
+
+// mostTold is how many warnings are told one by one at a time: when a switch fails,
+// what happened besides shall not drown.
+const mostTold = 20
+
+// tell makes an event of each warning that is in one set and not in the other.
+func (d *Director) tell(kind lvs.EventType, in, notIn map[lvs.Warning]bool, prefix string) {
+	told := 0
+	for w := range in {
+		if notIn[w] {
+			continue
+		}
+		if told++; told <= mostTold {
+			d.events.add(kind, w.Object, prefix+w.Text)
+		}
+	}
+	if told > mostTold {
+		d.events.add(kind, "warnings", fmt.Sprintf("and %d more at the same time; those that hold now are in lvx status", told-mostTold))
+	}
 }

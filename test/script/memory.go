@@ -29,6 +29,8 @@ type Memory struct {
 	writes   int
 	// Fail decides whether the n-th write fails, counted from 1. May be nil.
 	Fail func(n int) bool
+	// Hop tells the state of the next hop for an address. Nil: all are ready.
+	Hop func(netip.Addr) lvs.NextHopState
 	// Failed counts the writes that failed; they changed nothing.
 	Failed int
 }
@@ -66,8 +68,30 @@ func (m *Memory) Services() ([]lvs.ServiceStatus, error) {
 	list := slices.Clone(m.services)
 	for i := range list {
 		list[i].RealServers = slices.Clone(list[i].RealServers)
+		for j := range list[i].RealServers {
+			if r := &list[i].RealServers[j]; m.Hop != nil {
+				r.NextHop.State = m.Hop(r.Address.Addr())
+			}
+		}
 	}
 	return list, nil
+}
+
+// Count adds to what was counted for a service and each of its real servers.
+func (m *Memory) Count(key lvs.ServiceKey, more lvs.Stats) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	add := func(s *lvs.Stats) {
+		s.Connections += more.Connections
+		s.InPackets += more.InPackets
+		s.InBytes += more.InBytes
+	}
+	s := &m.services[m.find(key)]
+	add(&s.Stats)
+	s.RealServers = slices.Clone(s.RealServers)
+	for i := range s.RealServers {
+		add(&s.RealServers[i].Stats)
+	}
 }
 
 func (m *Memory) find(key lvs.ServiceKey) int {
@@ -115,7 +139,12 @@ func (m *Memory) Zero(key lvs.ServiceKey) error {
 	if err := m.write(); err != nil {
 		return err
 	}
-	m.services[m.find(key)].Stats = lvs.Stats{}
+	s := &m.services[m.find(key)]
+	s.Stats = lvs.Stats{}
+	s.RealServers = slices.Clone(s.RealServers)
+	for i := range s.RealServers {
+		s.RealServers[i].Stats = lvs.Stats{}
+	}
 	return nil
 }
 
