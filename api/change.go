@@ -76,11 +76,12 @@ func (c *Client) Apply(ctx context.Context, changes Changes) (Applied, error) {
 	return ask[Applied](ctx, c, r)
 }
 
-// Confirm makes the apply that waits to be confirmed last.
+// Confirm makes the apply that waits to be confirmed last, if the tables are those of
+// the generation; 0 is any.
 //
 // Returns lvs.ErrNothingWaits if there is none.
-func (c *Client) Confirm(ctx context.Context) (Applied, error) {
-	return ask[Applied](ctx, c, request{method: http.MethodPost, path: PathConfirm})
+func (c *Client) Confirm(ctx context.Context, generation uint64) (Applied, error) {
+	return ask[Applied](ctx, c, request{method: http.MethodPost, path: PathConfirm, generation: generation})
 }
 
 // Rollback goes back to a revision, or with 0 to the one before the present, if

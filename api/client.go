@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 )
 
 // ErrNoDaemon is returned by every call when nothing listens on the socket.
@@ -94,6 +95,9 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 		}
 		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
 			return nil, fmt.Errorf("%w (socket %s: %w)", ErrNoDaemon, c.socket, op.Err)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return nil, fmt.Errorf("the daemon went away in the middle of %s %s: see with lvx status and lvx history what became of it", r.method, r.path)
 		}
 		return nil, fmt.Errorf("ask the daemon: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -144,6 +145,9 @@ Connections are forgotten. Stop the daemon first.`,
 func serve(o daemonOptions) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// From the first moment to the last: a closed terminal must not end the daemon.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
 
 	// The right to the instance first, and given back last: there is one daemon.
 	instance, err := dataplane.Acquire(dataplane.DefaultBPFFS, o.instance)
@@ -151,12 +155,12 @@ func serve(o daemonOptions) (err error) {
 		return err
 	}
 	defer instance.Release()
-	fresh := !instance.Loaded()
 
 	memory, err := store.Open(store.Options{Dir: o.state, Encode: config.Marshal})
 	if err != nil {
 		return fmt.Errorf("%w; choose another directory with --state", err)
 	}
+	fresh := isFresh(instance, memory, o.log)
 	file := readFile(o)
 	if file.err != nil && fresh && memory.State().Revision == 0 {
 		return file.err // there is nothing else to start with
@@ -166,7 +170,7 @@ func serve(o daemonOptions) (err error) {
 		settings = file.configuration.Settings
 	}
 
-	listeners, err := listen(o, settings)
+	listeners, closed, err := listen(o, settings)
 	if err != nil {
 		return err
 	}
@@ -194,6 +198,9 @@ func serve(o daemonOptions) (err error) {
 	if err := file.start(ctx, brain, fresh); err != nil {
 		return err
 	}
+	for _, why := range closed {
+		brain.Note(lvs.Warning{Object: "TCP", Text: "not served: " + why.Error(), Fix: "mend it and restart lvx director (forwarding goes on meanwhile)"})
+	}
 	answers := server.New(server.Options{
 		Director: brain, Log: o.log, Version: cli.Version(), Instance: o.instance, NodeIPVS: settings.Metrics.NodeIPVS,
 	})
@@ -206,7 +213,7 @@ func serve(o daemonOptions) (err error) {
 	o.log.Info("ready", "version", cli.Version(), "socket", o.socket)
 	keeping.Go(func() { brain.Run(ctx) })
 	keeping.Go(func() { watchdog(ctx) })
-	keeping.Go(func() { followHangup(ctx, o, brain) })
+	keeping.Go(func() { followHangup(ctx, hangup, o, brain) })
 	if listeners.metrics != nil {
 		keeping.Go(func() {
 			if err := answers.ServeMetrics(ctx, listeners.metrics); err != nil {
@@ -217,6 +224,20 @@ func serve(o daemonOptions) (err error) {
 	notify(daemon.SdNotifyReady)
 	defer notify(daemon.SdNotifyStopping)
 	return answers.Serve(ctx, listeners.api...)
+}
+
+// isFresh tells whether the tables have to be filled: nothing is pinned, or what is
+// was left by a start that did not come to its end. Until it does, that is noted.
+func isFresh(instance *dataplane.Instance, memory *store.Store, log *slog.Logger) bool {
+	state := memory.State()
+	if instance.Loaded() && state.Settled {
+		return false
+	}
+	state.Settled = false
+	if err := memory.Save(state); err != nil {
+		log.Error("note that the tables are empty", "err", err)
+	}
+	return true
 }
 
 // settle takes the settings of the file that no flag says otherwise.

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -45,7 +43,7 @@ func readFile(o daemonOptions) (f file) {
 
 // start brings the director to where the file, or what was before, wants it.
 func (f file) start(ctx context.Context, brain *director.Director, fresh bool) error {
-	err := brain.Start(ctx, f.configuration, "start with "+f.name, fresh)
+	err := brain.Start(ctx, f.configuration, f.name, fresh)
 	if err == nil {
 		err = f.err
 	}
@@ -55,21 +53,18 @@ func (f file) start(ctx context.Context, brain *director.Director, fresh bool) e
 	if !fresh {
 		// Forwarding goes on with the tables as they are: an operator who is not let
 		// in could not even look.
-		brain.Note("the file", fmt.Sprintf("it was not applied: %s", err))
+		brain.NoteFile(f.name, err)
 		return nil
 	}
-	if good, last := brain.LastGood(ctx, err); !good || last != nil {
+	if last := brain.Restore("start without the file, which cannot be used"); last != nil {
 		return errors.Join(err, last)
 	}
+	brain.NoteFile(f.name, err)
 	return nil
 }
 
-// followHangup applies the file again with every SIGHUP. It also keeps a closed
-// terminal from ending the daemon.
-func followHangup(ctx context.Context, o daemonOptions, brain *director.Director) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+// followHangup applies the file again with every SIGHUP.
+func followHangup(ctx context.Context, hangup <-chan os.Signal, o daemonOptions, brain *director.Director) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,7 +87,10 @@ func reload(ctx context.Context, o daemonOptions, brain *director.Director) {
 	f := readFile(o)
 	if f.err != nil {
 		brain.Refuse(request, f.err)
+		brain.NoteFile(f.name, f.err)
 		return
 	}
-	_, _ = brain.Configure(ctx, *f.configuration, request) // which tells
+	if err := brain.ConfigureFile(ctx, *f.configuration, request); err != nil {
+		brain.NoteFile(f.name, err)
+	}
 }

@@ -23,30 +23,30 @@ func (l *listeners) close() {
 	}
 }
 
-func listen(o daemonOptions, s lvs.Settings) (l *listeners, err error) {
+// listen opens the doors. Without the unix socket nobody could come in; what is closed
+// besides is said, and the director goes on without it.
+func listen(o daemonOptions, s lvs.Settings) (l *listeners, closed []error, err error) {
 	l = &listeners{}
-	defer func() {
-		if err != nil {
-			l.close()
-		}
-	}()
 	socket, err := server.Activated() // by systemd
 	if err == nil && socket == nil {
 		socket, err = server.Listen(o.socket)
 	}
 	if err != nil {
-		return l, err
+		return l, nil, err
 	}
 	l.api = append(l.api, socket)
 	if s.API.Listen != "" {
 		secure, err := server.ListenTLS(s.API)
 		if err != nil {
-			return l, err
+			closed = append(closed, err)
+		} else {
+			l.api = append(l.api, secure)
 		}
-		l.api = append(l.api, secure)
 	}
 	if s.Metrics.Listen != "" {
-		l.metrics, err = server.ListenMetrics(s.Metrics)
+		if l.metrics, err = server.ListenMetrics(s.Metrics); err != nil {
+			closed = append(closed, err)
+		}
 	}
-	return l, err
+	return l, closed, nil
 }

@@ -95,7 +95,7 @@ func TestRefusedApplyNamesTheNextStep(t *testing.T) {
 		text string
 	}{
 		{fmt.Errorf("generation 18: %w", lvs.ErrGeneration), "generation 18: the tables were changed meanwhile" + meanwhile},
-		{fmt.Errorf("service tcp 192.0.2.1:80: %w", lvs.ErrEmptied), "service tcp 192.0.2.1:80: nothing would be left; if that is meant: lvx apply testdata/web.yaml --allow-empty"},
+		{fmt.Errorf("service tcp 192.0.2.1:80: %w", lvs.ErrEmptied), "service tcp 192.0.2.1:80: that has to be allowed; if that is meant: lvx apply testdata/web.yaml --allow-empty"},
 		{lvs.ErrUnconfirmed, "an apply waits to be confirmed; keep it with: lvx confirm, or take it back with: lvx rollback"},
 		{lvs.ErrFull, "the tables are full; how full they are is in: lvx status"},
 		{fmt.Errorf("user 7 may read but not change: %w", api.ErrDenied), "user 7 may read but not change: permission denied; run it as root, or join the group lvx-admin"},

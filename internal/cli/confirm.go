@@ -11,7 +11,7 @@ import (
 )
 
 func (e *Env) confirmCommand() *cobra.Command {
-	asJSON := false
+	asJSON, generation := false, uint64(0)
 	c := &cobra.Command{
 		Use:     "confirm",
 		Short:   "Keep what was applied with --confirm",
@@ -21,7 +21,7 @@ func (e *Env) confirmCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			client := e.client()
 			defer client.Close()
-			applied, err := client.Confirm(c.Context())
+			applied, err := client.Confirm(c.Context(), generation)
 			if err != nil {
 				return err
 			}
@@ -32,6 +32,7 @@ func (e *Env) confirmCommand() *cobra.Command {
 			return err
 		},
 	}
+	c.Flags().Uint64Var(&generation, "if-generation", 0, "only if the tables are at this generation: not an apply that somebody else made meanwhile")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: an array of one result")
 	return c
 }

@@ -25,7 +25,7 @@ type source struct {
 }
 
 // maxFile bounds what is read, above what config takes.
-const maxFile = 64 << 20
+const maxFile = 32 << 20
 
 // command makes the source an argument of the command: FILE, and what of its
 // warnings is not shown.

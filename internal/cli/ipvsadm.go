@@ -235,5 +235,9 @@ func explain(operation lvs.Operation, err error) (message string, code int) {
 	case errors.Is(err, api.ErrNoDaemon):
 		return unreachable + api.ErrNoDaemon.Error() + "\nStart one with: lvx director", ipvsadm.ExitUsage
 	}
-	return ipvsadm.RuntimeText(operation, err), ipvsadm.ExitRunTime
+	text := ipvsadm.RuntimeText(operation, err)
+	if errors.Is(err, lvs.ErrUnconfirmed) {
+		text += "; keep it with: lvx confirm, or take it back with: lvx rollback"
+	}
+	return text, ipvsadm.ExitRunTime
 }

@@ -81,7 +81,7 @@ func TestMarshalAndParse(t *testing.T) {
 }
 
 func drawConfiguration(t *rapid.T) (c lvs.Configuration) {
-	period := rapid.Map(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(1, int64(lvs.MaxTimeout)), rapid.Map(rapid.Int64Range(1, 9999), func(s int64) int64 { return s * int64(time.Second) })),
+	period := rapid.Map(rapid.OneOf(rapid.Just(int64(0)), rapid.Map(rapid.Int64Range(1, int64(lvs.MaxTimeout/lvs.TimeoutStep)), func(n int64) int64 { return n * int64(lvs.TimeoutStep) }), rapid.Map(rapid.Int64Range(1, 9999), func(s int64) int64 { return s * int64(time.Second) })),
 		func(ns int64) lvs.Duration { return lvs.Duration(ns) })
 	c.Timeouts = lvs.Timeouts{TCP: period.Draw(t, "tcp"), TCPFin: period.Draw(t, "tcp_fin"), UDP: period.Draw(t, "udp")}
 	s := &c.Settings

@@ -103,6 +103,10 @@ func checkDuration(n *yaml.Node, name string) (problem, code, help string) {
 	if value, err := time.ParseDuration(n.Text); err != nil || value <= 0 || value > lvs.MaxTimeout {
 		return fmt.Sprintf("%s: %s is not above 0 and up to %.0fh", name, shorten(n.Text), lvs.MaxTimeout.Hours()), codeDuration, ""
 	}
+	if value, _ := time.ParseDuration(n.Text); value%lvs.TimeoutStep != 0 {
+		return fmt.Sprintf("%s: %s is not a multiple of %s", name, shorten(n.Text), lvs.TimeoutStep), codeDuration,
+			"the data plane's clock goes in steps of " + lvs.TimeoutStep.String()
+	}
 	return "", "", ""
 }
 

@@ -256,6 +256,32 @@ func TestServerThatCameBackStays(t *testing.T) {
 	}
 }
 
+// One that came back and went again while a grace period was waited for may be seen by
+// packets from its last time: it is not freed yet.
+func TestServerThatWentTwiceIsNotFreed(t *testing.T) {
+	r := newRig(t)
+	one := server("10.0.0.1:80", 1)
+	key := r.service("tcp 198.51.100.1:80", lvs.RR, one)
+	if err := r.Delete(key); err != nil {
+		t.Fatal(err)
+	}
+	removed := r.removedServers()
+	if err := r.Put(lvs.Service{ServiceKey: key, Scheduler: lvs.RR, RealServers: []lvs.RealServer{one}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Delete(key); err != nil {
+		t.Fatal(err)
+	}
+	r.freeRemoved(removed[0])
+	if len(r.table.servers) != 1 {
+		t.Error("it was freed")
+	}
+	r.freeRemoved(r.removedServers()[0])
+	if len(r.table.servers) != 0 {
+		t.Error("it is never freed")
+	}
+}
+
 // What a next hop was for its last address it is not for another.
 func TestNextHopUsedAgain(t *testing.T) {
 	r := newRig(t)

@@ -5,6 +5,7 @@ package dataplane
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -108,12 +109,19 @@ func (c *town) unchanged() {
 	}
 	before := c.counts(parseKey("tcp 198.51.100.1:80"), "10.0.0.1:80")
 	for i := range 6 { // a round of wrr
-		syn := frame{client: "192.0.2.9:" + string(rune('1'+i)) + "000"}.bytes(c.t)
+		client := fmt.Sprintf("192.0.2.9:%d000", 1+i)
+		syn := frame{client: client}.bytes(c.t)
 		if verdict, out := c.send(syn); verdict != xdpTX {
 			c.t.Errorf("SYN %d: verdict %d, reasons %v", i, verdict, c.reasons())
 		} else {
 			c.wantBytes(out, forwarded(syn, serverMAC, directorMAC))
 		}
+		if verdict, _ := c.send(frame{client: client, flags: "A"}.bytes(c.t)); verdict != xdpTX {
+			c.t.Errorf("ACK %d: verdict %d, reasons %v", i, verdict, c.reasons())
+		}
+	}
+	if head := c.arrays.pools.items[c.arrays.services.items[c.table.services[decodeKey(c.key)].id].Pool]; head.Zero != 0 {
+		c.t.Errorf("pool %+v", head)
 	}
 	if now := c.counts(parseKey("tcp 198.51.100.1:80"), "10.0.0.1:80"); now == before {
 		c.t.Errorf("the first real server has %v still", now)

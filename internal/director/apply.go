@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"lvx/internal/lvs"
 )
@@ -54,6 +55,7 @@ func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Appli
 	steps := diff(d.current, after)
 	if r.DryRun {
 		plan, err := d.describe(d.current, after.table)
+		plan.Generation = d.state.Generation
 		applied.Plan = &plan
 		return applied, nil, err
 	}
@@ -61,7 +63,7 @@ func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Appli
 	if applied.Changed = len(steps) > 0; !applied.Changed {
 		return applied, servers, nil
 	}
-	err = d.commit(&transaction{steps: steps, after: after.table, next: d.state, progress: r.Progress})
+	err = d.commit(&transaction{steps: steps, after: after.table, next: d.state, who: r.Who, what: r.What, progress: r.Progress})
 	applied.Generation = d.state.Generation
 	return applied, servers, err
 }
@@ -69,10 +71,15 @@ func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Appli
 // mayChange tells why nobody, or not this one, may change the tables now.
 func (d *Director) mayChange(r lvs.Request) error {
 	if u := d.state.Unconfirmed; u != nil {
-		return fmt.Errorf("revision %d goes back at %s: %w", u.Revision, u.Deadline.Format("15:04:05"), lvs.ErrUnconfirmed)
+		return fmt.Errorf("revision %d goes back at %s unless it is confirmed: %w", u.Revision, u.Deadline.Format(time.TimeOnly), lvs.ErrUnconfirmed)
 	}
+	return d.isFor(r)
+}
+
+// isFor tells whether the tables are those that the request is for.
+func (d *Director) isFor(r lvs.Request) error {
 	if r.Generation != 0 && r.Generation != d.state.Generation {
-		return fmt.Errorf("the change is for generation %d, they are at %d: %w", r.Generation, d.state.Generation, lvs.ErrGeneration)
+		return fmt.Errorf("the request is for generation %d, they are at %d: %w", r.Generation, d.state.Generation, lvs.ErrGeneration)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,9 @@ type Plane interface {
 	Zero(lvs.ServiceKey) error
 	// SetTimeouts changes the idle times that are not 0.
 	SetTimeouts(lvs.Timeouts) error
+	// Arrange makes the services be listed in this order, the oldest first. What is
+	// not there is passed over.
+	Arrange(oldestFirst []lvs.ServiceKey) error
 	// Repair mends what Load does not show, and says what it found.
 	Repair() (repaired []string, err error)
 }
@@ -81,14 +85,17 @@ type Director struct {
 	events  eventLog
 	rates   rateTable
 	host    advice
+	notes   notes
 	wake    chan struct{} // tells Run that the deadline of an apply changed
 	watch   watch         // Run's own
 
 	mu      sync.Mutex // one change at a time; guards what follows
 	current table      // as it should be; the plane is kept like it
 	state   State      // as the store has it
-	notes   []lvs.Warning
-	booted  bool // the machine was: that the tables are empty is nobody's change
+	booted  bool       // the machine was: that the tables are empty is nobody's change
+	journal bool       // it is open: a change that ended has to close it
+	unnoted bool       // a change was made that the store does not know
+	failing bool       // to go back failed, and was told
 
 	// view is what readers see: they never wait for a change under way.
 	view atomic.Pointer[view]
@@ -101,7 +108,6 @@ type view struct {
 	generation  uint64
 	revision    uint64
 	unconfirmed *lvs.Unconfirmed
-	notes       []lvs.Warning
 }
 
 // New returns a director of a plane that may hold services already. What was begun
@@ -113,15 +119,42 @@ func New(options Options) (*Director, error) {
 	d := &Director{Options: options, started: time.Now(), wake: make(chan struct{}, 1)}
 	d.events.next = uint64(d.started.UnixMilli())
 	d.state = d.Store.State()
-	d.state.Generation = max(d.state.Generation, 1)
-	d.notes = d.Store.Notes()
+	// A process that was killed may have changed more than it could note.
+	d.state.Generation++
+	if err := d.Store.Save(d.state); err != nil {
+		d.Log.Error("note the generation", "err", err)
+	}
+	d.journal = d.state.Before != nil
 	current, err := d.load()
 	if err != nil {
 		return nil, err
 	}
-	d.current = current
+	d.current = d.sound(current)
 	d.publish()
 	return d, nil
+}
+
+// sound returns the table without services that cannot be, which somebody made in
+// the maps while no daemon ran: they are as in the last revision, or gone, and Run
+// repairs them.
+func (d *Director) sound(t table) table {
+	last := table{}
+	for key, s := range t.services {
+		if s.Validate() == nil {
+			continue
+		}
+		if last.services == nil {
+			revision, _ := d.Store.Revision(d.state.Revision) // else there is nothing to take it from
+			last = configured(revision.Configuration)
+		}
+		if was, known := last.services[key]; known {
+			t.services[key] = was
+			continue
+		}
+		delete(t.services, key)
+		t.order = slices.DeleteFunc(t.order, func(k lvs.ServiceKey) bool { return k == key })
+	}
+	return t
 }
 
 // load reads the tables as packets see them.
@@ -138,7 +171,7 @@ func (d *Director) load() (table, error) {
 func (d *Director) publish() {
 	d.view.Store(&view{
 		table: d.current.clone(), settings: d.state.Settings, generation: d.state.Generation,
-		revision: d.state.Revision, unconfirmed: d.state.Unconfirmed, notes: d.notes,
+		revision: d.state.Revision, unconfirmed: d.state.Unconfirmed,
 	})
 }
 
@@ -201,7 +234,9 @@ func (d *Director) Status() (lvs.Status, error) {
 		return status, err
 	}
 	status.Warnings = append(warnings(services), status.Warnings...)
-	status.Warnings = append(status.Warnings, v.notes...)
+	status.Warnings = append(status.Warnings, d.Store.Notes()...)
+	status.Warnings = append(status.Warnings, d.notes.all()...)
+	status.Warnings = append(status.Warnings, d.settingsWarnings(v.settings)...)
 	status.Warnings = append(status.Warnings, d.hostAdvice(services)...)
 	return status, nil
 }

@@ -40,7 +40,7 @@ func (d *Director) describe(before, after table) (lvs.Plan, error) {
 	if err != nil {
 		return lvs.Plan{}, err
 	}
-	p := &lvs.Plan{Generation: d.view.Load().generation, Changes: []lvs.Difference{}, Warnings: d.adviceFor(after)}
+	p := &lvs.Plan{Changes: []lvs.Difference{}, Warnings: []lvs.Warning{}}
 	for _, key := range after.order {
 		old, was := before.services[key]
 		if was {

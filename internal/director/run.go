@@ -60,19 +60,15 @@ func (d *Director) untilDeadline() time.Duration {
 	return time.Hour
 }
 
-// expire goes back if the deadline has passed. If that fails, the next round tries
-// again.
+// expire goes back if the deadline has passed.
 func (d *Director) expire(ctx context.Context) {
 	u := d.view.Load().unconfirmed
-	if u == nil || time.Now().Before(u.Deadline) {
+	if u == nil || time.Now().Before(u.Deadline) || d.goBack(u, false) {
 		return
 	}
-	request := lvs.Request{Who: ourselves, What: fmt.Sprintf("rollback, for revision %d was not confirmed,", u.Revision)}
-	if _, err := d.Rollback(ctx, u.Back, request); err != nil {
-		select { // not at once again: whatever is wrong needs a moment
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
+	select { // not at once again: whatever is wrong needs a moment
+	case <-ctx.Done():
+	case <-time.After(time.Second):
 	}
 }
 
@@ -90,6 +86,7 @@ func (d *Director) sample() {
 func (d *Director) repair() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.noteAgain()
 	found, err := d.Plane.Repair()
 	if err != nil {
 		d.Log.Error("repair the tables", "err", err)

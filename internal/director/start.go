@@ -18,8 +18,9 @@ import (
 //   - A change that was under way when the process was killed is taken back.
 //   - An apply that still waits to be confirmed goes on waiting; after a boot, or if
 //     its time is up, it goes back.
-//   - The file is applied if it is another than the one applied last, or after a
-//     boot. Else the tables stay as they are, with what was changed since.
+//   - The file is applied if it is neither the one that was read last nor what was
+//     applied last, or after a boot. Else the tables stay as they are, with what was
+//     changed since.
 //
 // Returns an error if the file cannot be applied. The tables then are as they were.
 func (d *Director) Start(ctx context.Context, file *lvs.Configuration, what string, fresh bool) error {
@@ -27,24 +28,102 @@ func (d *Director) Start(ctx context.Context, file *lvs.Configuration, what stri
 	if err := d.takeUp(fresh); err != nil {
 		return err
 	}
-	went, err := d.takeBack(ctx, fresh)
-	if err != nil || went {
-		return err
-	}
 	d.takeNames()
-	if file == nil || !fresh && digest(*file) == d.state.File || d.state.Unconfirmed != nil {
+	d.setBooted(fresh && d.state.Revision != 0)
+	if u := d.state.Unconfirmed; u != nil {
+		d.goBack(d.limit(u), fresh)
+		if file != nil && !d.seen(*file) {
+			d.NoteFile(what, errors.New("an apply was waiting to be confirmed"))
+		}
+		d.settle(nil)
 		return nil
 	}
-	d.booted = fresh && d.state.Revision != 0
-	if d.booted && digest(*file) == d.state.File {
-		_, err = d.Rollback(ctx, d.state.Revision, lvs.Request{Who: ourselves, What: what + ": back"})
+	if err := d.startWith(ctx, file, what, fresh); err != nil {
 		return err
 	}
-	_, err = d.Configure(ctx, *file, lvs.Request{Who: ourselves, What: what, AllowEmpty: fresh})
+	d.settle(file)
+	return nil
+}
+
+// seen tells whether the file is the one that was read last, or what was applied last.
+func (d *Director) seen(file lvs.Configuration) bool {
+	sum := digest(file)
+	return sum == d.state.File || sum == d.state.Applied
+}
+
+func (d *Director) startWith(ctx context.Context, file *lvs.Configuration, what string, fresh bool) error {
+	if file == nil {
+		return nil
+	}
+	switch {
+	case !fresh && d.seen(*file):
+		return nil
+	case fresh && d.state.Revision != 0 && digest(*file) == d.state.Applied:
+		return d.Restore("start with " + what)
+	}
+	_, err := d.Configure(ctx, *file, lvs.Request{Who: ourselves, What: "start with " + what, AllowEmpty: fresh})
 	return err
 }
 
-// takeUp ends a change that was under way: it is taken back.
+// Restore makes the tables the last revision again, as after a boot.
+//
+// Returns lvs.ErrNoRevision if there is none.
+func (d *Director) Restore(what string) error {
+	r := lvs.Request{Who: ourselves, What: what + ": back"}
+	applied, err := func() (lvs.Applied, error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		applied, _, err := d.goTo(d.state.Revision, &r, true)
+		return applied, err
+	}()
+	d.record(lvs.EventRolledBack, r, applied, err)
+	return err
+}
+
+// settle notes that the tables are what they should be, and which file was read.
+func (d *Director) settle(file *lvs.Configuration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.booted = false
+	d.state.Settled = true
+	if file != nil {
+		d.state.File = digest(*file)
+	}
+	if err := d.Store.Save(d.state); err != nil {
+		d.cannotNote(err)
+	}
+}
+
+// ConfigureFile is Configure for the file that the daemon reads itself.
+func (d *Director) ConfigureFile(ctx context.Context, file lvs.Configuration, r lvs.Request) error {
+	if _, err := d.Configure(ctx, file, r); err != nil {
+		return err
+	}
+	d.settle(&file)
+	return nil
+}
+
+func (d *Director) setBooted(booted bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.booted = booted
+}
+
+// limit keeps a clock that was set back from making an apply wait for ever.
+func (d *Director) limit(u *lvs.Unconfirmed) *lvs.Unconfirmed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if latest := time.Now().Add(time.Duration(u.Within)); u.Within > 0 && u.Deadline.After(latest) {
+		limited := *u
+		limited.Deadline = latest
+		d.state.Unconfirmed = &limited
+		d.publish()
+	}
+	return d.state.Unconfirmed
+}
+
+// takeUp ends a change that was under way: it is taken back. After a boot there is
+// nothing to take back.
 func (d *Director) takeUp(fresh bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,20 +138,27 @@ func (d *Director) takeUp(fresh bool) error {
 			return err
 		}
 		after := live.desire()
-		after.become(before.Configuration)
+		after.restore(before.Configuration)
 		if err := d.run(diff(live, after), nil); err != nil {
 			return fmt.Errorf("take back the change that was under way: %w", err)
 		}
 		d.current = after.table
 	}
 	if err := d.dropAfter(before.Number); err != nil {
-		return err
+		d.Log.Warn("drop revisions of a change that did not end", "err", err)
 	}
 	if err := d.Store.End(d.state); err != nil {
-		return err
+		d.cannotNote(err)
+	} else {
+		d.journal = false
 	}
 	d.publish()
-	d.note("the last change", "the daemon was killed in the middle of it, so it was taken back")
+	const taken = "the daemon was killed in the middle of it, so it was taken back"
+	d.Note(lvs.Warning{Object: noteKilled, Text: taken, Fix: "see with lvx history what it was, and make it again if it is still wanted"})
+	entry := lvs.HistoryEntry{Time: time.Now(), Generation: d.state.Generation, Who: before.Who, What: before.What, Result: taken}
+	if err := d.Store.Record(entry); err != nil {
+		d.Log.Error("write the audit log", "err", err)
+	}
 	return nil
 }
 
@@ -87,16 +173,6 @@ func (d *Director) dropAfter(number uint64) error {
 	return err
 }
 
-// takeBack goes back from an apply that was not confirmed.
-func (d *Director) takeBack(ctx context.Context, fresh bool) (went bool, err error) {
-	u := d.state.Unconfirmed
-	if u == nil || !fresh && time.Now().Before(u.Deadline) {
-		return false, nil
-	}
-	_, err = d.Rollback(ctx, u.Back, lvs.Request{Who: ourselves, What: fmt.Sprintf("rollback, for revision %d was not confirmed,", u.Revision)})
-	return true, err
-}
-
 // takeNames gives the services that were pinned the names of the last revision: the
 // data plane does not know names.
 func (d *Director) takeNames() {
@@ -107,35 +183,5 @@ func (d *Director) takeNames() {
 		return // none, or not kept: then services have no names
 	}
 	d.current.names(configured(revision.Configuration))
-	d.publish()
-}
-
-// LastGood applies the last revision, for a start without a file that can be used.
-// It tells whether there was one.
-func (d *Director) LastGood(ctx context.Context, cause error) (bool, error) {
-	revision, err := d.Store.Revision(d.state.Revision)
-	if errors.Is(err, lvs.ErrNoRevision) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	_, err = d.Configure(ctx, revision.Configuration, lvs.Request{
-		Who: ourselves, What: fmt.Sprintf("revision %d, for the file cannot be used,", revision.Number), AllowEmpty: true,
-	})
-	d.Note("the file", fmt.Sprintf("it was not applied: %s", cause))
-	return true, err
-}
-
-// Note adds a warning to the status, to stay there as long as the process lives.
-func (d *Director) Note(object, text string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.note(object, text)
-}
-
-func (d *Director) note(object, text string) {
-	d.notes = append(d.notes, lvs.Warning{Object: object, Text: text, Fix: "look at it with: lvx history"})
-	d.Log.Warn("note", "object", object, "text", text)
-	d.events.add(lvs.EventWarning, object, text)
 	d.publish()
 }

@@ -36,7 +36,8 @@ type Journal interface {
 // Archive keeps the last revisions.
 type Archive interface {
 	// Keep gives the revision the next number and returns it.
-	Keep(lvs.Revision) (uint64, error)
+	// Those needed stay, however old.
+	Keep(r lvs.Revision, needed ...uint64) (uint64, error)
 	// Newest returns the number of the newest revision there was, or 0.
 	Newest() uint64
 	// Drop takes back a Keep.
@@ -77,13 +78,17 @@ func (m *memoryStore) Save(s State) error {
 	return nil
 }
 
-func (m *memoryStore) Keep(r lvs.Revision) (uint64, error) {
+func (m *memoryStore) Keep(r lvs.Revision, needed ...uint64) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.number++
 	r.Number = m.number
 	m.revisions = append(m.revisions, r)
-	m.revisions = m.revisions[max(0, len(m.revisions)-keptRevisions):]
+	old := max(0, len(m.revisions)-keptRevisions)
+	needed = append(slices.Clone(needed), m.state.Revision)
+	m.revisions = slices.Concat(slices.DeleteFunc(slices.Clone(m.revisions[:old]), func(r lvs.Revision) bool {
+		return !slices.Contains(needed, r.Number)
+	}), m.revisions[old:])
 	return r.Number, nil
 }
 

@@ -102,6 +102,15 @@ func (d *desired) become(c lvs.Configuration) {
 	d.tidy()
 }
 
+// restore makes the table what the configuration says, in its order as well.
+func (d *desired) restore(c lvs.Configuration) {
+	d.become(c)
+	d.order = d.order[:0]
+	for _, s := range c.Services {
+		d.order = append(d.order, s.ServiceKey)
+	}
+}
+
 // tidy takes out of the order what is no more, and of what is there twice, because
 // it was deleted and added again, the earlier.
 func (d *desired) tidy() {
@@ -141,7 +150,7 @@ func (d *desired) change(c lvs.Change) error {
 		d.timeouts = c.Timeouts.Merge(d.timeouts)
 		return nil
 	}
-	return fmt.Errorf("operation %q: %w", c.Operation, lvs.ErrUnsupported)
+	return fmt.Errorf("operation %q is none: %w", c.Operation, lvs.ErrInvalid)
 }
 
 func (d *desired) addService(c lvs.Change) error {
@@ -240,6 +249,7 @@ func (d *desired) put(s lvs.Service) error {
 type step struct {
 	name     string
 	do, undo func(Plane) error
+	parts    bool // it is several writes
 }
 
 // diff orders the writes so that no packet is worse off in between: services
@@ -261,6 +271,9 @@ func diff(before table, after desired) (plan []step) {
 			plan = append(plan, deleteStep(before.services[k]))
 		}
 	}
+	if natural := naturalOrder(before, after.table); !slices.Equal(natural, after.order) {
+		plan = append(plan, arrangeStep(before.order, after.order))
+	}
 	if after.timeouts != before.timeouts {
 		plan = append(plan, timeoutsStep(before.timeouts, after.timeouts))
 	}
@@ -270,6 +283,27 @@ func diff(before table, after desired) (plan []step) {
 		}
 	}
 	return plan
+}
+
+// naturalOrder is the order that services have after those steps: what stays keeps its
+// place, what is added is the newest.
+func naturalOrder(before, after table) (order []lvs.ServiceKey) {
+	for _, k := range before.order {
+		if _, stays := after.services[k]; stays {
+			order = append(order, k)
+		}
+	}
+	for _, k := range after.order {
+		if _, was := before.services[k]; !was {
+			order = append(order, k)
+		}
+	}
+	return order
+}
+
+func arrangeStep(old, next []lvs.ServiceKey) step {
+	arrange := func(order []lvs.ServiceKey) func(Plane) error { return func(p Plane) error { return p.Arrange(order) } }
+	return step{name: "order the services", do: arrange(next), undo: arrange(old), parts: true}
 }
 
 func put(s lvs.Service) func(Plane) error { return func(p Plane) error { return p.Put(s) } }
@@ -297,5 +331,5 @@ func timeoutsStep(old, next lvs.Timeouts) step {
 		}
 		return err
 	}
-	return step{name: "set timeouts", do: do, undo: set(old)}
+	return step{name: "set timeouts", do: do, undo: set(old), parts: true}
 }

@@ -5,6 +5,7 @@ package director
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"lvx/internal/lvs"
@@ -18,8 +19,14 @@ type transaction struct {
 	next  State // what is noted then, but for the generation
 	// revision is kept with it, if it is not nil; earlier before it.
 	revision, earlier *lvs.Revision
-	durable           bool // it has to be noted before it counts
-	progress          func(lvs.Progress)
+	needed            []uint64 // revisions that stay, however old
+	// durable has to be noted before it counts: what cannot be, is refused.
+	durable bool
+	// insist goes on although it cannot be noted. It needs no journal: the state that
+	// is noted makes a restart do the same again.
+	insist    bool
+	who, what string // for the history, if the process is killed
+	progress  func(lvs.Progress)
 }
 
 // commit makes the change. With an error everything is as it was, or, if writes
@@ -28,23 +35,22 @@ type transaction struct {
 // The order is what a kill -9 is safe against: the journal is open while steps are
 // taken, and closing it is the moment at which the change counts.
 func (d *Director) commit(t *transaction) error {
-	begun, err := d.begin(t)
-	if err != nil {
+	if err := d.begin(t); err != nil {
 		return err
 	}
 	if err := d.run(t.steps, t.progress); err != nil {
-		d.resync()
-		return errors.Join(err, d.abandon(begun, nil))
+		return errors.Join(err, d.abandon(nil))
 	}
-	t.next.Generation = d.state.Generation + 1
+	t.next.Generation, t.next.Settled = d.state.Generation+1, true
 	numbers, err := d.keep(t)
 	if err == nil {
-		err = d.end(t.next, begun)
+		err = d.end(t)
 	}
 	if err != nil {
-		return errors.Join(err, d.undo(t.steps), d.abandon(begun, numbers))
+		return errors.Join(err, d.undo(t.steps), d.abandon(numbers))
 	}
 	d.state, d.current, d.booted = t.next, t.after, false
+	d.over(noteKilled)
 	d.publish()
 	return nil
 }
@@ -53,36 +59,47 @@ func (d *Director) commit(t *transaction) error {
 // once by itself. Where the journal cannot be written, changes of a file are
 // refused; those that an operator makes one by one are not: a full disk must not
 // keep him from taking a real server out.
-func (d *Director) begin(t *transaction) (begun bool, err error) {
-	if len(t.steps) < 2 && !t.durable {
-		return false, nil
+func (d *Director) begin(t *transaction) error {
+	if t.insist || !t.durable && atOnce(t.steps) {
+		return nil
 	}
-	err = d.Store.Begin(lvs.Revision{
+	err := d.Store.Begin(lvs.Revision{
 		Number: d.Store.Newest(), Generation: d.state.Generation, Time: time.Now(),
-		What: "as it was before the change", Configuration: d.configuration(d.current),
+		Who: t.who, What: t.what, Configuration: d.configuration(d.current),
 	})
+	d.journal = d.journal || err == nil
 	if err != nil && !t.durable {
 		d.Log.Warn("a change is made without the journal", "err", err)
-		return false, nil
+		return nil
 	}
-	return err == nil, err
+	if err != nil {
+		return fmt.Errorf("the state directory cannot be written, so nothing was changed: %w", err)
+	}
+	return nil
 }
 
+// atOnce tells whether nobody can be killed in the middle of the steps.
+func atOnce(steps []step) bool { return len(steps) == 0 || len(steps) == 1 && !steps[0].parts }
+
 func (d *Director) keep(t *transaction) (numbers []uint64, err error) {
-	if t.revision == nil {
-		return nil, nil
-	}
 	for _, r := range []*lvs.Revision{t.earlier, t.revision} {
 		if r == nil {
 			continue
 		}
-		if len(numbers) > 0 {
-			r.Back = numbers[0]
+		if r == t.revision && t.earlier != nil {
+			r.Back = t.earlier.Number
 		}
-		if r.Number, err = d.Store.Keep(*r); err != nil {
+		switch r.Number, err = d.Store.Keep(*r, append(t.needed, numbers...)...); {
+		case err == nil:
+			numbers = append(numbers, r.Number)
+		case t.insist:
+			d.Log.Warn("keep a revision", "err", err)
+		default:
 			return numbers, err
 		}
-		numbers = append(numbers, r.Number)
+	}
+	if t.revision == nil {
+		return numbers, nil
 	}
 	t.next.Revision = t.revision.Number
 	if t.next.Unconfirmed != nil {
@@ -94,23 +111,55 @@ func (d *Director) keep(t *transaction) (numbers []uint64, err error) {
 	return numbers, nil
 }
 
-func (d *Director) end(next State, begun bool) error {
-	if begun {
-		return d.Store.End(next)
+// end makes the change count. What is not durable, or insists, does so whether it
+// can be noted or not: then Run tries again.
+func (d *Director) end(t *transaction) (err error) {
+	if d.journal || t.durable || t.insist {
+		err = d.Store.End(t.next)
+		d.journal = d.journal && err != nil
+	} else {
+		err = d.Store.Save(t.next)
 	}
-	if err := d.Store.Save(next); err != nil {
-		d.Log.Warn("note the change", "err", err) // it was made, and stays
+	if err != nil && (!t.durable || t.insist) {
+		d.cannotNote(err)
+		return nil
 	}
-	return nil
+	return err
+}
+
+// cannotNote remembers that a change was made that is not noted: Run tries again.
+func (d *Director) cannotNote(err error) {
+	d.unnoted = true
+	d.Note(lvs.Warning{
+		Object: noteUnnoted, Text: "changes that were made cannot be noted, and would not be known after a restart: " + err.Error(),
+		Fix: "make room there, or let lvx write; it is tried again every few seconds",
+	})
+}
+
+// noteAgain notes what could not be noted when it was made, and closes a journal
+// that could not be closed.
+func (d *Director) noteAgain() {
+	if !d.unnoted && !d.journal {
+		return
+	}
+	if err := d.Store.End(d.state); err != nil {
+		d.cannotNote(err)
+		return
+	}
+	d.unnoted, d.journal = false, false
+	d.over(noteUnnoted)
 }
 
 // abandon closes the journal of a change that was taken back.
-func (d *Director) abandon(begun bool, kept []uint64) (err error) {
+func (d *Director) abandon(kept []uint64) (err error) {
+	d.wakeUp() // what was to be taken back may not have been
 	for _, number := range kept {
 		err = errors.Join(err, d.Store.Drop(number))
 	}
-	if begun {
-		err = errors.Join(err, d.Store.End(d.state))
+	if d.journal {
+		ended := d.Store.End(d.state)
+		d.journal = ended != nil
+		err = errors.Join(err, ended)
 	}
 	return err
 }
@@ -122,7 +171,8 @@ const attempts = 3
 func (d *Director) run(steps []step, progress func(lvs.Progress)) error {
 	for i, s := range steps {
 		if err := retry(s.do, d.Plane); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", s.name, err), d.undo(steps[:i]))
+			verb, _, _ := strings.Cut(s.name, " ") // what of is in the error
+			return errors.Join(fmt.Errorf("%s: %w", verb, err), d.undo(steps[:i]))
 		}
 		if progress != nil {
 			progress(lvs.Progress{Done: i + 1, Total: len(steps), Step: s.name})
@@ -142,6 +192,10 @@ func (d *Director) undo(steps []step) (err error) {
 			err = errors.Join(err, fmt.Errorf("taking back %s: %w", steps[i].name, undone))
 		}
 	}
+	if len(steps) > 0 {
+		// What was deleted came back as the newest.
+		err = errors.Join(err, retry(func(p Plane) error { return p.Arrange(d.current.order) }, d.Plane))
+	}
 	return err
 }
 
@@ -154,11 +208,10 @@ func retry(do func(Plane) error, plane Plane) (err error) {
 	return err
 }
 
-// resync reads the tables anew after a failure, for what was to be taken back may
-// not have been. What differs from what they should be is drift, and repaired.
-func (d *Director) resync() {
+// wakeUp makes Run look at once.
+func (d *Director) wakeUp() {
 	select {
 	case d.wake <- struct{}{}:
-	default:
+	default: // it will
 	}
 }

@@ -3,11 +3,11 @@
 package director
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
+	"strconv"
+	"strings"
 
 	"lvx/internal/lvs"
 )
@@ -80,24 +80,38 @@ func (d *Director) unreachable(ctx context.Context, servers []serverOf) []lvs.Wa
 // settingsWarnings name the settings that a configuration asks for and that the
 // daemon did not start with.
 func (d *Director) settingsWarnings(wanted lvs.Settings) (list []lvs.Warning) {
-	now := d.Settings
-	for _, s := range []struct {
-		name string
-		same bool
-	}{
-		{"director.interfaces", slices.Equal(now.Interfaces, wanted.Interfaces)},
-		{"director.xdp", cmp.Or(now.XDP, "auto") == cmp.Or(wanted.XDP, "auto")},
-		{"director.capacity", now.Capacity == wanted.Capacity},
-		{"director.mh_table", now.MHTable == wanted.MHTable},
-		{"api", now.API == wanted.API},
-		{"metrics", now.Metrics == wanted.Metrics},
-	} {
-		if !s.same {
-			list = append(list, lvs.Warning{
-				Object: s.name, Text: "it is not what the director started with, and is read at its start alone",
-				Fix: "restart lvx director with this file (forwarding goes on meanwhile)",
-			})
-		}
+	for _, f := range fields(settingsProperties(d.Settings), settingsProperties(wanted)) {
+		list = append(list, lvs.Warning{
+			Object: f.Name, Text: "it is not what the director started with, and is read at its start alone",
+			Fix: "restart lvx director with this file (forwarding goes on meanwhile)",
+		})
 	}
 	return list
+}
+
+// settingsProperties words settings as the file has them; "" is the default.
+func settingsProperties(s lvs.Settings) []property {
+	number := func(n uint32) string {
+		if n == 0 {
+			return ""
+		}
+		return strconv.FormatUint(uint64(n), 10)
+	}
+	xdp := s.XDP
+	if xdp == "auto" {
+		xdp = ""
+	}
+	files := s.API.TLS
+	return []property{
+		{"director.interfaces", strings.Join(s.Interfaces, " ")},
+		{"director.xdp", xdp},
+		{"director.capacity.connections", number(s.Capacity.Connections)},
+		{"director.capacity.services", number(s.Capacity.Services)},
+		{"director.capacity.real_servers", number(s.Capacity.RealServers)},
+		{"director.mh_table", number(s.MHTable)},
+		{"api.listen", s.API.Listen},
+		{"api.tls", strings.TrimSpace(files.Cert + " " + files.Key + " " + files.ClientCA)},
+		{"metrics.listen", s.Metrics.Listen},
+		{"metrics.node_ipvs", map[bool]string{true: "true"}[s.Metrics.NodeIPVS]},
+	}
 }

@@ -28,7 +28,7 @@ var (
 	ErrNothingWaits = errors.New("no apply waits to be confirmed")
 	// ErrEmptied is returned when a change would leave a service without real
 	// servers, or the director without services, and nobody said that it may.
-	ErrEmptied = errors.New("nothing would be left")
+	ErrEmptied = errors.New("that has to be allowed")
 	// ErrNoRevision is returned when there is no such revision to go back to.
 	ErrNoRevision = errors.New("there is no such revision")
 )

@@ -112,6 +112,9 @@ type Unconfirmed struct {
 	Deadline time.Time `json:"deadline"`
 	Revision uint64    `json:"revision"` // the one that waits
 	Back     uint64    `json:"back"`     // the one that is gone back to
+	// Within is how long it waits in all: after a restart the deadline is no further
+	// away, whatever became of the clock.
+	Within Duration `json:"within_seconds"`
 }
 
 // Durable is what has to be known of the director after a restart of the daemon.
@@ -120,9 +123,14 @@ type Durable struct {
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 	// Revision is the one that was applied or gone back to last; 0 for none.
 	Revision uint64 `json:"revision,omitempty"`
-	// File is the digest of the configuration that was applied last, so that a
-	// restart does not apply the same file over later changes.
-	File string `json:"file,omitempty"`
+	// Settled tells that the tables were filled since they were last empty: only then
+	// are they what they should be, and not what a start left that did not end.
+	Settled bool `json:"settled,omitempty"`
+	// File and Applied are the digests of the file that the daemon itself read last,
+	// and of what anybody applied last, so that a restart does not apply either over
+	// later changes.
+	File    string `json:"file,omitempty"`
+	Applied string `json:"applied,omitempty"`
 	// Settings of the configuration that was applied last.
 	Settings Settings `json:"settings,omitzero"`
 	// Before is set if the process ended in the middle of a change: what to go

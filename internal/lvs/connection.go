@@ -77,9 +77,17 @@ func (t Timeouts) Merge(old Timeouts) Timeouts {
 	return Timeouts{TCP: pick(t.TCP, old.TCP), TCPFin: pick(t.TCPFin, old.TCPFin), UDP: pick(t.UDP, old.UDP)}
 }
 
-// Validate returns ErrInvalid if a timeout is negative or above MaxTimeout.
+// TimeoutStep is what timeouts are counted in: the data plane's clock goes in quarter
+// seconds.
+const TimeoutStep = time.Second / 4
+
+// Validate returns ErrInvalid if a timeout is negative, above MaxTimeout or between
+// two TimeoutSteps.
 func (t Timeouts) Validate() error {
 	for _, d := range []Duration{t.TCP, t.TCPFin, t.UDP} {
+		if time.Duration(d)%TimeoutStep != 0 {
+			return fmt.Errorf("timeout %s is not a multiple of %s: %w", time.Duration(d), TimeoutStep, ErrInvalid)
+		}
 		if d < 0 || time.Duration(d) > MaxTimeout {
 			return fmt.Errorf("timeout %s is not between 0 and %s: %w", time.Duration(d), MaxTimeout, ErrInvalid)
 		}

@@ -62,10 +62,14 @@ func (b *book) changing() {
 nothing and answers with the plan.`,
 	}, b.change)
 	add(b, route{
-		id: "confirm", method: http.MethodPost, path: api.PathConfirm, changes: true, codes: []string{"nothing_waits"},
+		id: "confirm", method: http.MethodPost, path: api.PathConfirm, changes: true, codes: []string{"nothing_waits", "generation"},
 		summary: "Confirm the apply that waits for it", text: "Else it goes back by itself at its deadline.",
-	}, func(ctx context.Context, _ *none) (*body[api.Applied], error) {
-		return b.changed(ctx, lvs.Request{}, func(_ context.Context, r lvs.Request) (lvs.Applied, error) { return b.Director.Confirm(r) })
+	}, func(ctx context.Context, in *struct{ Condition }) (*body[api.Applied], error) {
+		generation, err := in.generation()
+		if err != nil {
+			return nil, err
+		}
+		return b.changed(ctx, lvs.Request{Generation: generation}, func(_ context.Context, r lvs.Request) (lvs.Applied, error) { return b.Director.Confirm(r) })
 	})
 	add(b, route{
 		id: "rollback", method: http.MethodPost, path: api.PathRollback, changes: true, body: maxSmall,

@@ -59,7 +59,7 @@ func TestConfirmAndRollback(t *testing.T) {
 	path := start(t, f, anyone)
 	client := api.NewClient(path)
 	defer client.Close()
-	applied, err := client.Confirm(t.Context())
+	applied, err := client.Confirm(t.Context(), 0)
 	same(t, err, uint64(9), applied.Revision)
 	applied, err = client.Rollback(t.Context(), 7, 42)
 	same(t, err, uint64(44), applied.Generation)
@@ -74,7 +74,7 @@ func TestConfirmAndRollback(t *testing.T) {
 	same(t, nil, uint64(0), f.revision)
 
 	f.err = lvs.ErrNothingWaits
-	if _, err := client.Confirm(t.Context()); !errors.Is(err, lvs.ErrNothingWaits) {
+	if _, err := client.Confirm(t.Context(), 0); !errors.Is(err, lvs.ErrNothingWaits) {
 		t.Errorf("the refusal lost its identity: %v", err)
 	}
 }
@@ -107,7 +107,7 @@ func TestOnlyWritersChange(t *testing.T) {
 	_, apply := client.Apply(t.Context(), api.Changes{Changes: []lvs.Change{{Operation: lvs.Clear}}})
 	_, configure := client.Configure(t.Context(), lvs.Configuration{}, api.ConfigureQuery{}, nil)
 	_, byLines := client.Configure(t.Context(), lvs.Configuration{}, api.ConfigureQuery{}, func(lvs.Progress) {})
-	_, confirm := client.Confirm(t.Context())
+	_, confirm := client.Confirm(t.Context(), 0)
 	_, rollback := client.Rollback(t.Context(), 0, 0)
 	for i, err := range []error{apply, configure, byLines, confirm, rollback} {
 		if !errors.Is(err, api.ErrDenied) || !strings.Contains(err.Error(), "may read but not change; root and members of group lvx-admin may") {

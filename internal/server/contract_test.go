@@ -247,7 +247,7 @@ func askEverything(t *testing.T, path string) {
 	all := api.ConfigureQuery{What: "test", Generation: generation, AllowEmpty: true, Confirm: time.Minute, Wait: time.Second}
 	must(client.Configure(ctx, now, all, nil))
 	must(client.Configure(ctx, now, all, func(lvs.Progress) {}))
-	must(client.Confirm(ctx))
+	must(client.Confirm(ctx, 0))
 	must(client.Rollback(ctx, 0, 0))
 	must(client.Rollback(ctx, 7, generation))
 	must(client.Apply(ctx, api.Changes{}))

@@ -20,8 +20,9 @@ const keptRevisions = 10
 
 // Keep keeps a configuration under the next number, which it returns, durably. Of
 // those kept before the oldest goes, when there are more than ten, but never the
-// one that is applied or the one that is gone back to if nobody confirms.
-func (s *Store) Keep(r lvs.Revision) (uint64, error) {
+// one that is applied, the one that is gone back to if nobody confirms, nor one
+// that is needed.
+func (s *Store) Keep(r lvs.Revision, needed ...uint64) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.Number = s.number + 1
@@ -34,15 +35,15 @@ func (s *Store) Keep(r lvs.Revision) (uint64, error) {
 		return 0, fmt.Errorf("keep revision %d: %w", r.Number, err)
 	}
 	s.number = r.Number
-	s.forget()
+	s.forget(needed)
 	return r.Number, nil
 }
 
 // forget removes the revisions that are too many. One that cannot be removed is
 // tried again with the next.
-func (s *Store) forget() {
+func (s *Store) forget(needed []uint64) {
 	numbers, _ := s.numbers()
-	needed := []uint64{s.state.Revision}
+	needed = append(slices.Clone(needed), s.state.Revision)
 	if s.state.Unconfirmed != nil {
 		needed = append(needed, s.state.Unconfirmed.Back)
 	}

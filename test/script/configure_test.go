@@ -98,6 +98,7 @@ func TestPlanApplyRollback(t *testing.T) {
 			if diff := cmp.Diff(configured(wanted.Clone()), present(d)); diff != "" {
 				t.Fatalf("applied (-want +got):\n%s", diff)
 			}
+			agree(t, d, m)
 			if again, err := d.Plan(wanted); err != nil || len(again.Changes) > 0 {
 				t.Fatalf("a plan of what was applied: %+v, %v", again, err)
 			}
@@ -107,6 +108,7 @@ func TestPlanApplyRollback(t *testing.T) {
 			if _, err := d.Rollback(t.Context(), 0, anything); err != nil {
 				t.Fatal(err)
 			}
+			agree(t, d, m)
 			if diff := cmp.Diff(before, present(d)); diff != "" {
 				t.Fatalf("gone back (-before +after):\n%s", diff)
 			}
@@ -143,8 +145,8 @@ func (m *mortal) End(s director.State) error { return m.write(func() error { ret
 func (m *mortal) Save(s director.State) error {
 	return m.write(func() error { return m.Store.Save(s) })
 }
-func (m *mortal) Keep(r lvs.Revision) (number uint64, err error) {
-	return number, m.write(func() error { number, err = m.Store.Keep(r); return err })
+func (m *mortal) Keep(r lvs.Revision, needed ...uint64) (number uint64, err error) {
+	return number, m.write(func() error { number, err = m.Store.Keep(r, needed...); return err })
 }
 
 type mortalPlane struct {
@@ -162,48 +164,138 @@ func (p mortalPlane) SetTimeouts(t lvs.Timeouts) error {
 	return p.life.write(func() error { return p.Memory.SetTimeouts(t) })
 }
 
-// Killed at any step of an apply or a rollback and started again, a director has the
-// old tables or the new ones, never something between, and its revisions lead to
-// either.
+// act is something that an operator or the daemon does to the tables.
+type act struct {
+	name string
+	do   func(d *director.Director) error
+}
+
+// drawAct draws an act; wanted is where it may lead.
+func drawAct(t *rapid.T, wanted lvs.Configuration) act {
+	configure := func(confirm time.Duration) func(*director.Director) error {
+		return func(d *director.Director) error {
+			r := anything
+			r.Confirm = confirm
+			_, err := d.Configure(context.Background(), wanted, r)
+			return err
+		}
+	}
+	return rapid.SampledFrom([]act{
+		{"apply", configure(0)},
+		{"apply, unconfirmed", configure(time.Hour)},
+		{"rollback", func(d *director.Director) error {
+			_, err := d.Rollback(context.Background(), 0, anything)
+			return err
+		}},
+		{"changes", func(d *director.Director) error {
+			changes := []lvs.Change{{Operation: lvs.Clear}}
+			for _, s := range wanted.Services {
+				changes = append(changes, lvs.Change{Operation: lvs.AddService, Service: s.ServiceKey, Scheduler: s.Scheduler, Flags: s.Flags})
+			}
+			_, err := d.Apply(context.Background(), changes, lvs.Request{})
+			return err
+		}},
+	}).Draw(t, "act")
+}
+
+// inPlane words what packets see; agree fails unless the director believes the same.
+func inPlane(t fataler, m *Memory) string {
+	t.Helper()
+	services, err := m.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := lvs.Configuration{Timeouts: m.timeouts, Services: services}
+	return unnamed(c)
+}
+
+// unnamed words a configuration without the names, which packets do not see.
+func unnamed(c lvs.Configuration) string {
+	c = c.Clone()
+	for i := range c.Services {
+		c.Services[i].Name = ""
+	}
+	return configured(c)
+}
+
+func agree(t fataler, d *director.Director, m *Memory) {
+	t.Helper()
+	c, _ := d.Configuration()
+	if diff := cmp.Diff(unnamed(c), inPlane(t, m)); diff != "" {
+		t.Fatal("the director believes (-), packets see (+):\n" + diff)
+	}
+}
+
+// Killed at any write, and again at any write of the start that follows, a director
+// has in the end what was before or what was asked for, never something between.
 func TestKilledAtEveryStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir := temporary(t)
 		m, first, second := NewMemory(), drawConfiguration(t), drawConfiguration(t)
-		life := &mortal{Store: openStore(t, dir)}
-		d := openDirector(t, director.Options{Plane: mortalPlane{m, life}, Facts: m, Store: life})
-		if _, err := d.Configure(t.Context(), first, anything); err != nil {
-			t.Fatal(err)
+		life := &mortal{}
+		open := func() *director.Director {
+			life.Store = openStore(t, dir)
+			return openDirector(t, director.Options{Plane: mortalPlane{m, life}, Facts: m, Store: life})
 		}
-		before, kept := present(d), revisions(t, d)
-		life.n, life.after = rapid.IntRange(1, 14).Draw(t, "write"), rapid.Bool().Draw(t, "after it")
-		request := anything
-		request.Confirm = rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "confirm")
-		died := dies(func() error { _, err := d.Configure(context.Background(), second, request); return err })
+		d := open()
+		for _, c := range []lvs.Configuration{first, drawConfiguration(t)} {
+			if _, err := d.Configure(t.Context(), c, anything); err != nil {
+				t.Fatal(err)
+			}
+		}
+		what := drawAct(t, second)
+		before, kept := inPlane(t, m), revisions(t, d)
+		after := asked(t, what, d, m, second)
 
-		d = openDirector(t, director.Options{Plane: m, Facts: m, Store: openStore(t, dir)})
+		life.n, life.after = rapid.IntRange(1, 14).Draw(t, "write"), rapid.Bool().Draw(t, "after it")
+		died := dies(func() error { return what.do(d) })
+		life.n, life.after = rapid.IntRange(0, 8).Draw(t, "write of the start"), rapid.Bool().Draw(t, "after that")
+		_ = dies(func() error { d = open(); return d.Start(context.Background(), nil, "", false) })
+		life.n = 0
+		d = open()
 		if err := d.Start(t.Context(), nil, "", false); err != nil {
 			t.Fatal(err)
 		}
-		got := present(d)
-		if got != before && got != configured(second.Clone()) {
-			t.Fatalf("killed at write %d: between old and new:\n%s", life.n, got)
+		agree(t, d, m)
+		got := inPlane(t, m)
+		if got != before && got != after {
+			t.Fatalf("%s: between before and after:\n%s", what.name, cmp.Diff(before, got))
 		}
-		if !died && got != configured(second.Clone()) {
-			t.Fatalf("not killed, but not applied:\n%s", got)
+		if !died && got != after {
+			t.Fatalf("%s: not killed, but not done:\n%s", what.name, cmp.Diff(after, got))
 		}
-		if got == before {
-			if died && revisions(t, d) != kept {
-				t.Fatalf("%d revisions were kept, now %d", kept, revisions(t, d))
-			}
-			return
-		}
-		if _, err := d.Rollback(t.Context(), 0, anything); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(before, present(d)); diff != "" {
-			t.Fatalf("gone back after the kill (-before +after):\n%s", diff)
+		if died && got == before && before != after && revisions(t, d) != kept {
+			t.Fatalf("%s: %d revisions were kept, now %d", what.name, kept, revisions(t, d))
 		}
 	})
+}
+
+// asked returns where an act leads, seen on a copy.
+func asked(t *rapid.T, what act, d *director.Director, m *Memory, second lvs.Configuration) string {
+	c, _ := d.Configuration()
+	copied := NewMemory()
+	copied.timeouts = m.timeouts
+	copied.services, _ = m.Services()
+	switch what.name {
+	case "rollback":
+		list, err := d.Revisions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			if len(list) > 1 && r.Number == list[len(list)-1].Back {
+				return unnamed(r.Configuration)
+			}
+		}
+		return unnamed(c)
+	case "changes":
+		if err := what.do(newDirector(t, copied)); err != nil {
+			t.Fatal(err)
+		}
+		return inPlane(t, copied)
+	}
+	second = second.Clone()
+	return unnamed(second)
 }
 
 func revisions(t fataler, d *director.Director) int {

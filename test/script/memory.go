@@ -165,6 +165,21 @@ func (m *Memory) Connections(func(lvs.Connection) error) error { return nil }
 // Reasons has none.
 func (m *Memory) Reasons() ([]lvs.Reason, error) { return nil, nil }
 
+// Arrange puts the services into an order, the oldest first.
+func (m *Memory) Arrange(oldestFirst []lvs.ServiceKey) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.write(); err != nil {
+		return err
+	}
+	place := map[lvs.ServiceKey]int{}
+	for i, key := range oldestFirst {
+		place[key] = i
+	}
+	slices.SortStableFunc(m.services, func(a, b lvs.ServiceStatus) int { return place[b.ServiceKey] - place[a.ServiceKey] })
+	return nil
+}
+
 // Repair finds nothing: Load shows all that there is.
 func (m *Memory) Repair() ([]string, error) { return nil, nil }
 
