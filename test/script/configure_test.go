@@ -79,7 +79,7 @@ func TestPlanApplyRollback(t *testing.T) {
 			if rapid.Bool().Draw(t, "by hand") {
 				_, _ = d.Apply(t.Context(), rapid.SliceOfN(rapid.Custom(drawChange), 1, 4).Draw(t, "changes"), lvs.Request{KeepGoing: true})
 			}
-			before, wanted := present(d), drawConfiguration(t)
+			before, ordered, wanted := present(d), text(t, m), drawConfiguration(t)
 			if rapid.Bool().Draw(t, "reorder") {
 				now, _ := d.Configuration()
 				wanted = shuffled(t, now)
@@ -108,11 +108,39 @@ func TestPlanApplyRollback(t *testing.T) {
 			if _, err := d.Rollback(t.Context(), 0, anything); err != nil {
 				t.Fatal(err)
 			}
-			agree(t, d, m)
+			if diff := cmp.Diff(ordered, text(t, m)); diff != "" {
+				t.Fatalf("gone back, packets see (-before +after):\n%s", diff)
+			}
 			if diff := cmp.Diff(before, present(d)); diff != "" {
 				t.Fatalf("gone back (-before +after):\n%s", diff)
 			}
 		}
+	})
+}
+
+// A write that fails for good in the middle of an apply or a rollback leaves all as it
+// was: tables, their order, revisions, generation.
+func TestConfigureIsAllOrNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := NewMemory()
+		d := newDirector(t, m)
+		for range 2 {
+			if _, err := d.Configure(t.Context(), drawConfiguration(t), anything); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before, kept, generation := text(t, m), revisions(t, d), generationOf(d)
+		first := m.writes + rapid.IntRange(1, 8).Draw(t, "first failure")
+		m.Fail = func(n int) bool { return n >= first && n < first+3 } // one more than retries
+		err := drawAct(t, drawConfiguration(t)).do(d)
+		m.Fail = nil
+		if err == nil {
+			return
+		}
+		if got := text(t, m); got != before || revisions(t, d) != kept || generationOf(d) != generation {
+			t.Fatalf("%v, but changed (-before +after):\n%s", err, cmp.Diff(before, got))
+		}
+		agree(t, d, m)
 	})
 }
 
@@ -296,6 +324,11 @@ func asked(t *rapid.T, what act, d *director.Director, m *Memory, second lvs.Con
 	}
 	second = second.Clone()
 	return unnamed(second)
+}
+
+func generationOf(d *director.Director) uint64 {
+	_, generation := d.Configuration()
+	return generation
 }
 
 func revisions(t fataler, d *director.Director) int {

@@ -23,7 +23,8 @@ var errFullDisk = errors.New("no space left on device")
 // fullStore is a store whose disk can be full.
 type fullStore struct {
 	*store.Store
-	full atomic.Bool
+	full    atomic.Bool
+	filling atomic.Bool // only the last write of an apply fails
 }
 
 func (f *fullStore) write(do func() error) error {
@@ -37,7 +38,12 @@ func (f *fullStore) Begin(r lvs.Revision) error {
 	return f.write(func() error { return f.Store.Begin(r) })
 }
 func (f *fullStore) End(s director.State) error {
-	return f.write(func() error { return f.Store.End(s) })
+	return f.write(func() error {
+		if f.filling.Swap(false) {
+			return errFullDisk
+		}
+		return f.Store.End(s)
+	})
 }
 func (f *fullStore) Save(s director.State) error {
 	return f.write(func() error { return f.Store.Save(s) })
@@ -66,6 +72,12 @@ func TestFullDisk(t *testing.T) {
 		if _, err := d.Configure(ctx, other, anything); !errors.Is(err, errFullDisk) || text(t, m) != before || revisions(t, d) != kept {
 			t.Errorf("an apply on a full disk: %v\n%s", err, cmp.Diff(before, text(t, m)))
 		}
+		disk.full.Store(false)
+		disk.filling.Store(true)
+		if _, err := d.Configure(ctx, other, anything); !errors.Is(err, errFullDisk) || text(t, m) != before || revisions(t, d) != kept {
+			t.Errorf("an apply that fills the disk: %v, %d revisions of %d\n%s", err, revisions(t, d), kept, cmp.Diff(before, text(t, m)))
+		}
+		disk.full.Store(true)
 		out := lvs.Change{Operation: lvs.DeleteServer, Service: key(80), RealServer: realServer(1, 80, 1)}
 		if _, err := d.Apply(ctx, []lvs.Change{out}, lvs.Request{}); err != nil || text(t, m) == before {
 			t.Errorf("a change by hand on a full disk: %v", err)
@@ -200,7 +212,8 @@ func TestRollbackKeepsItsTarget(t *testing.T) {
 // that comes when it has gone back.
 func TestConfirmIsForOneApply(t *testing.T) {
 	m, one, other := two(t)
-	d := newDirector(t, m)
+	dir := t.TempDir()
+	d := openDirector(t, director.Options{Plane: m, Facts: m, Store: openStore(t, dir)})
 	configure(t, d, one, lvs.Request{})
 	first := configure(t, d, other, lvs.Request{Confirm: time.Hour})
 	if _, err := d.Rollback(t.Context(), 0, lvs.Request{}); err != nil {
@@ -212,5 +225,8 @@ func TestConfirmIsForOneApply(t *testing.T) {
 	}
 	if _, err := d.Confirm(lvs.Request{Generation: second.Generation}); err != nil {
 		t.Error(err)
+	}
+	if u := openStore(t, dir).State().Unconfirmed; u != nil {
+		t.Errorf("confirmed, but noted is %+v", u)
 	}
 }
