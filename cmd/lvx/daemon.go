@@ -136,7 +136,7 @@ Connections are forgotten. Stop the daemon first.`,
 				fmt.Fprintf(env.Out, "instance %s: nothing was loaded\n", env.Instance())
 			}
 			// A daemon that was killed leaves its socket.
-			return errors.Join(instance.Unload(), server.RemoveStale(env.SocketPath()))
+			return errors.Join(instance.Unload(), server.RemoveUnused(env.SocketPath()))
 		},
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"lvx/internal/config"
 )
 
 // The groups of commands in the help.
@@ -203,36 +205,11 @@ func suggestions(c *cobra.Command, word string) (names []string) {
 			most = 1
 		}
 		begun := word != "" && strings.HasPrefix(name, word)
-		if sub.IsAvailableCommand() && (begun || slips(word, name) <= most) {
+		if sub.IsAvailableCommand() && (begun || config.Slips(word, name) <= most) {
 			names = append(names, name)
 		}
 	}
 	return names
-}
-
-// slips returns how many slips of the finger make one word of the other: a letter
-// too many, one missing, a wrong one, two swapped.
-func slips(a, b string) int {
-	// d[i][j] is the distance of the first i letters of a and the first j of b.
-	d := make([][]int, len(a)+1)
-	for i := range d {
-		d[i] = make([]int, len(b)+1)
-		for j := range d[i] {
-			if i == 0 || j == 0 {
-				d[i][j] = i + j
-				continue
-			}
-			wrong := d[i-1][j-1]
-			if a[i-1] != b[j-1] {
-				wrong++
-			}
-			d[i][j] = min(wrong, d[i-1][j]+1, d[i][j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
-			}
-		}
-	}
-	return d[len(a)][len(b)]
 }
 
 // ipvsadmCommand hands its arguments over as they are: ipvsadm's grammar is its

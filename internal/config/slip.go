@@ -26,16 +26,16 @@ func nearest(word string, known []string) (best string) {
 		if len(word) > len(k)+most || len(k) > len(word)+most {
 			continue
 		}
-		if n := slips(strings.ToLower(word), k); n <= most && n < fewest {
+		if n := Slips(strings.ToLower(word), k); n <= most && n < fewest {
 			best, fewest = k, n
 		}
 	}
 	return best
 }
 
-// slips returns how many slips of the finger make one word of the other: a letter
+// Slips returns how many slips of the finger make one word of the other: a letter
 // too many, one missing, a wrong one, two swapped.
-func slips(a, b string) int {
+func Slips(a, b string) int {
 	// d[i][j] is the distance of the first i letters of a and the first j of b.
 	d := make([][]int, len(a)+1)
 	for i := range d {

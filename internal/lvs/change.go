@@ -3,7 +3,10 @@
 package lvs
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -62,6 +65,30 @@ type Change struct {
 	RealServer RealServer `json:"real_server,omitzero"`
 	// Timeouts is for SetTimeouts.
 	Timeouts Timeouts `json:"timeouts,omitzero"`
+}
+
+// UnmarshalJSON reads a change. Fields that it does not know are an error, and so is a
+// real server that is added or edited without its weight: 0, which Go would take,
+// drains it.
+func (c *Change) UnmarshalJSON(text []byte) error {
+	type plain Change // without this method
+	fields := json.NewDecoder(bytes.NewReader(text))
+	fields.DisallowUnknownFields()
+	if err := fields.Decode((*plain)(c)); err != nil {
+		return err
+	}
+	var said struct {
+		RealServer struct {
+			Weight *uint32 `json:"weight"`
+		} `json:"real_server"`
+	}
+	if err := json.Unmarshal(text, &said); err != nil {
+		return err
+	}
+	if (c.Operation == AddServer || c.Operation == EditServer) && said.RealServer.Weight == nil {
+		return fmt.Errorf("%s: real_server has no weight", c.Operation)
+	}
+	return nil
 }
 
 // String returns for instance "add-server tcp 192.0.2.1:80 10.0.0.5:80".

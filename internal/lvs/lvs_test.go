@@ -30,6 +30,14 @@ func TestChangeJSON(t *testing.T) {
 	if err := json.Unmarshal(text, &back); err != nil || back != c {
 		t.Errorf("read back %+v, %v", back, err)
 	}
+	for _, bad := range []string{
+		`{"operation":"edit-server","real_server":{"address":"10.0.0.1:80","method":"dr"}}`,
+		`{"operation":"clear","everything":true}`,
+	} {
+		if err := json.Unmarshal([]byte(bad), &back); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
 	for _, bad := range []string{`{"protocol":"icmp"}`, `{"protocol":6}`} {
 		if err := json.Unmarshal([]byte(`{"service":`+bad+`}`), &back); err == nil {
 			t.Errorf("%s was taken", bad)

@@ -64,7 +64,10 @@ func (s *Server) Handler() http.Handler {
 // guarded lets in what may go to the director at all.
 func (s *Server) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.running.Add(1)
+		if !s.enter() {
+			s.answerError(w, r, busy("the daemon is stopping"))
+			return
+		}
 		defer s.running.Done()
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

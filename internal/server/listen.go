@@ -81,6 +81,34 @@ func RemoveStale(path string) error {
 	return nil
 }
 
+// RemoveUnused removes a socket that a killed daemon left. One that somebody listens
+// on stays, without being dialled: systemd, which holds it for us, would start a
+// daemon. Only who has the right to the instance may call it.
+func RemoveUnused(path string) error {
+	table, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return fmt.Errorf("see who listens: %w", err)
+	}
+	const listening = "00010000" // __SO_ACCEPTCON in the column of flags
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) == 8 && fields[3] == listening && fields[7] == path {
+			return nil
+		}
+	}
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove the stale socket: %w", err)
+	}
+	return nil
+}
+
 // setOwner opens the socket to group Group; without that group, to our own.
 func setOwner(path string) error {
 	if group, err := user.LookupGroup(Group); err == nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestListenMakesDirectoryAndSocket(t *testing.T) {
@@ -70,6 +71,34 @@ func TestListenReplacesAStaleSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.Close()
+}
+
+// Nobody dials the socket that somebody listens on, for systemd would start a daemon.
+func TestRemoveUnused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "default.sock")
+	held, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held.SetUnlinkOnClose(false)
+	for _, listening := range []bool{true, false} {
+		if err := RemoveUnused(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(path); (err == nil) != listening {
+			t.Errorf("listening %v: %v", listening, err)
+		}
+		if err := held.SetDeadline(time.Now()); listening && err == nil {
+			if c, err := held.Accept(); err == nil {
+				c.Close()
+				t.Error("somebody dialled")
+			}
+			held.Close()
+		}
+	}
+	if err := RemoveUnused(path); err != nil {
+		t.Errorf("nothing there: %v", err)
+	}
 }
 
 func TestListenLeavesOtherFilesAlone(t *testing.T) {

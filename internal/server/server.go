@@ -81,6 +81,8 @@ type Options struct {
 type Server struct {
 	Options
 	running  sync.WaitGroup // requests: what they read may go when Serve returns
+	entering sync.Mutex     // guards ended, so that nobody enters behind Wait's back
+	ended    bool
 	readers  room
 	writers  room
 	streams  places        // of events
@@ -155,7 +157,21 @@ func (s *Server) stop(ctx context.Context, web *http.Server) {
 		err = errors.Join(err, web.Close())
 		s.Log.Warn("requests cut off at shutdown", "err", err)
 	}
+	s.entering.Lock()
+	s.ended = true
+	s.entering.Unlock()
 	s.running.Wait()
+}
+
+// enter counts a request in, unless Serve ends: then what it would read may be gone.
+func (s *Server) enter() bool {
+	s.entering.Lock()
+	defer s.entering.Unlock()
+	if s.ended {
+		return false
+	}
+	s.running.Add(1)
+	return true
 }
 
 // deadline is for what writes a part of an answer now.

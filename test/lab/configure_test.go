@@ -210,7 +210,7 @@ func TestHangup(t *testing.T) {
 	}
 	hangUp("services: []\n")
 	eventually(t, 5*time.Second, "an empty file is refused", func() bool {
-		return strings.Contains(b.do("lvx history --limit 1"), "no real server left")
+		return strings.Contains(b.do("lvx history --limit 1"), "gone, with all others")
 	})
 	if got := b.do("ipvsadm -Sn"); got != before {
 		t.Errorf("refused, but now it is\n%s", got)
