@@ -226,7 +226,7 @@ func reasons() []lvs.Reason {
 
 func status() api.Status {
 	return api.Status{
-		Version: "1.2.3", Instance: "default", Started: noon.Add(-90 * time.Minute), Generation: 5,
+		Version: "1.2.3", Instance: "default", Started: noon.Add(-90 * time.Minute), Generation: 5, Revision: 1, Changed: true,
 		Interfaces: []api.Interface{
 			{Name: "eth0", Mode: lvs.XDPNative, OffloadsOff: []string{"rxvlan", "lro"}},
 			{Name: "eth1", Mode: lvs.XDPGeneric, Why: "the driver e1000 has no XDP", OffloadsOff: []string{}, LostAfterVerdict: 4},

@@ -71,7 +71,7 @@ NO_NEIGHBOUR  dropped          0  the real server's MAC address is not known
 `},
 		{"status", `
 lvx 1.2.3, instance default, up 1h30m0s
-generation 5, 1 change after revision 1 (apply /etc/lvx/lvx.yaml)
+generation 5, revision 1 (apply /etc/lvx/lvx.yaml), changed since
 
 Interfaces
   eth0: native XDP

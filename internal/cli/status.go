@@ -48,7 +48,7 @@ func (e *Env) status(ctx context.Context, asJSON bool) error {
 	if !status.Started.IsZero() {
 		fmt.Fprintf(&page, ", up %s", e.clock().Sub(status.Started).Round(time.Second))
 	}
-	fmt.Fprintf(&page, "\n%s\n", generation(ctx, client, status.Generation))
+	fmt.Fprintf(&page, "\n%s\n", generation(ctx, client, status))
 	if status.Unconfirmed != nil {
 		page.WriteString(e.paint(yellow, e.waits(*status.Unconfirmed)) + "\n")
 	}
@@ -60,25 +60,20 @@ func (e *Env) status(ctx context.Context, asJSON bool) error {
 }
 
 // generation says what made the tables as they are: a revision, or changes after it.
-func generation(ctx context.Context, client *api.Client, now uint64) string {
-	text := fmt.Sprintf("generation %d", now)
-	const enough = 100
-	entries, err := client.History(ctx, enough)
-	if err != nil {
-		return text // the daemon says in a warning that it cannot read it
+func generation(ctx context.Context, client *api.Client, s api.Status) string {
+	text := fmt.Sprintf("generation %d", s.Generation)
+	if s.Revision == 0 {
+		return text
 	}
-	kept := func(h lvs.HistoryEntry) bool { return h.Revision != 0 && made(h) && h.Generation <= now }
-	for _, last := range slices.Backward(entries) {
-		if !kept(last) {
-			continue
-		}
-		text += ", "
-		if after := now - last.Generation; after > 0 {
-			text += counted(after, "change", "changes") + " after "
-		}
-		// A later entry may be its confirmation, or a rollback to it.
-		first := slices.IndexFunc(entries, func(h lvs.HistoryEntry) bool { return kept(h) && h.Revision == last.Revision })
-		return text + fmt.Sprintf("revision %d (%s)", last.Revision, printable(entries[first].What))
+	text += fmt.Sprintf(", revision %d", s.Revision)
+	const enough = 100
+	entries, err := client.History(ctx, enough) // if it cannot be read, the daemon says so in a warning
+	first := slices.IndexFunc(entries, func(h lvs.HistoryEntry) bool { return h.Revision == s.Revision && made(h) })
+	if err == nil && first >= 0 { // a later entry may be its confirmation, or a rollback to it
+		text += " (" + printable(entries[first].What) + ")"
+	}
+	if s.Changed {
+		text += ", changed since"
 	}
 	return text
 }

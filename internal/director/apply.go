@@ -63,7 +63,9 @@ func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Appli
 	if applied.Changed = len(steps) > 0; !applied.Changed {
 		return applied, servers, nil
 	}
-	err = d.commit(&transaction{steps: steps, after: after.table, next: d.state, who: r.Who, what: r.What, progress: r.Progress})
+	next := d.state
+	next.Changed = true
+	err = d.commit(&transaction{steps: steps, after: after.table, next: next, who: r.Who, what: r.What, progress: r.Progress})
 	applied.Generation = d.state.Generation
 	return applied, servers, err
 }

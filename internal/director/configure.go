@@ -116,7 +116,7 @@ func (d *Director) configure(wanted lvs.Configuration, r lvs.Request) (applied l
 		return applied, nil, err
 	}
 	t := &transaction{steps: diff(live, after), after: after.table, next: d.state, who: r.Who, what: r.What, progress: r.Progress, durable: true}
-	t.next.Settings, t.next.Applied = wanted.Settings, digest(wanted)
+	t.next.Settings, t.next.Applied, t.next.Changed = wanted.Settings, digest(wanted), false
 	if asItIs && !d.booted && live.same(after.table) && d.current.same(live) && d.state.Settings.Equal(wanted.Settings) {
 		if err := d.Store.Save(t.next); err != nil {
 			return applied, nil, err

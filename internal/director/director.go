@@ -107,6 +107,7 @@ type view struct {
 	settings    lvs.Settings
 	generation  uint64
 	revision    uint64
+	changed     bool
 	unconfirmed *lvs.Unconfirmed
 }
 
@@ -171,7 +172,7 @@ func (d *Director) load() (table, error) {
 func (d *Director) publish() {
 	d.view.Store(&view{
 		table: d.current.clone(), settings: d.state.Settings, generation: d.state.Generation,
-		revision: d.state.Revision, unconfirmed: d.state.Unconfirmed,
+		revision: d.state.Revision, changed: d.state.Changed, unconfirmed: d.state.Unconfirmed,
 	})
 }
 
@@ -228,7 +229,8 @@ func (d *Director) Status() (lvs.Status, error) {
 		}
 	}
 	v := d.view.Load()
-	status.Started, status.Generation, status.Revision, status.Unconfirmed = d.started, v.generation, v.revision, v.unconfirmed
+	status.Started, status.Unconfirmed = d.started, v.unconfirmed
+	status.Generation, status.Revision, status.Changed = v.generation, v.revision, v.changed
 	services, err := d.Facts.Services()
 	if err != nil {
 		return status, err

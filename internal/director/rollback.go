@@ -106,7 +106,8 @@ func (d *Director) goTo(number uint64, r *lvs.Request, insist bool) (applied lvs
 		steps: diff(live, after), after: after.table, next: d.state, needed: []uint64{number},
 		who: r.Who, what: r.What, progress: r.Progress, durable: true, insist: insist,
 	}
-	t.next.Unconfirmed, t.next.Revision, t.next.Settings = nil, number, revision.Configuration.Settings
+	t.next.Unconfirmed, t.next.Revision, t.next.Changed = nil, number, false
+	t.next.Settings = revision.Configuration.Settings
 	if !asItIs {
 		t.earlier = d.asItWas(*r)
 	}

@@ -123,6 +123,8 @@ type Durable struct {
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 	// Revision is the one that was applied or gone back to last; 0 for none.
 	Revision uint64 `json:"revision,omitempty"`
+	// Changed tells that changes were made one by one since.
+	Changed bool `json:"changed,omitempty"`
 	// Settled tells that the tables were filled since they were last empty: only then
 	// are they what they should be, and not what a start left that did not end.
 	Settled bool `json:"settled,omitempty"`

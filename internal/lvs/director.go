@@ -11,9 +11,10 @@ type Status struct {
 	Started  time.Time `json:"started"`
 	// Generation counts the changes of the tables; see Request.Generation.
 	Generation uint64 `json:"generation"`
-	// Revision is the one that was applied or gone back to last, 0 for none. Changes
-	// made one by one since are not in it.
+	// Revision is the one that was applied or gone back to last, 0 for none.
 	Revision uint64 `json:"revision"`
+	// Changed tells that changes were made one by one since, which are not in it.
+	Changed bool `json:"changed"`
 	// Unconfirmed is set while an apply waits to be confirmed.
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 	Interfaces  []Interface  `json:"interfaces"`

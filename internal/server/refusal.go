@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -118,6 +119,10 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	return refused
 }
 
+// wrongType is how package json says that a value is of a kind that its field cannot
+// have, in words of Go: which value, and the field with its path.
+var wrongType = regexp.MustCompile(`^cannot unmarshal (.+) into Go struct field [A-Za-z]+\.(\S+) of type \S+$`)
+
 // explain says where in the request something is wrong, and what was there unless
 // it is a whole body.
 func explain(err error) string {
@@ -128,7 +133,7 @@ func explain(err error) string {
 	where, name, _ := strings.Cut(detail.Location, ".")
 	switch value := fmt.Sprint(detail.Value); {
 	case where == "body":
-		return "read the request: " + strings.TrimPrefix(detail.Message, "json: ")
+		return "read the request: " + wrongType.ReplaceAllString(strings.TrimPrefix(detail.Message, "json: "), "$2 cannot be the $1")
 	case value == "":
 		return fmt.Sprintf("%s %s: %s", where, name, detail.Message)
 	default:

@@ -36,7 +36,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown field", "POST", api.PathChanges, `{"changes":[{"operatoin":"clear"}]}`, `400 {"code":"bad_request","message":"read the request: unknown field \"operatoin\""}`},
 		{"a field in capitals", "POST", api.PathChanges, `{"Changes":[]}`, `400 {"code":"bad_request","message":"read the request: unknown field \"Changes\""}`},
 		{"a field that is there twice", "POST", api.PathChanges, `{"changes":[],"changes":[{"operation":"clear"}]}`, `400 {"code":"bad_request","message":"read the request: the field \"changes\" is there twice"}`},
-		{"a value of another kind", "POST", api.PathChanges, `{"changes":[{"real_server":{"weight":-1}}]}`, `400 {"code":"bad_request","message":"read the request: cannot unmarshal number -1 into Go struct field RealServer.changes.real_server.weight of type uint32"}`},
+		{"a value of another kind", "POST", api.PathChanges, `{"changes":[{"real_server":{"weight":-1}}]}`, `400 {"code":"bad_request","message":"read the request: changes.real_server.weight cannot be the number -1"}`},
 		{"trailing text", "POST", api.PathChanges, `{"changes":[]} {}`, `400 {"code":"bad_request","message":"read the request: there is more after the first JSON value"}`},
 		{"nested deeply", "POST", api.PathChanges, strings.Repeat("[", 1000), `400 {"code":"bad_request","message":"read the request: it is nested too deeply"}`},
 		{"too long a wait", "POST", api.PathChanges, `{"changes":[],"wait_seconds":60}`, `400 {"code":"invalid","message":"wait_seconds is not between 0 and 5: not possible"}`},
