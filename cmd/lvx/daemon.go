@@ -162,12 +162,12 @@ func serve(o daemonOptions) (err error) {
 	}
 	fresh := isFresh(instance, memory, o.log)
 	file := readFile(o)
-	if file.err != nil && fresh && memory.State().Revision == 0 {
-		return file.err // there is nothing else to start with
+	if file.Err != nil && fresh && memory.State().Revision == 0 {
+		return file.Err // there is nothing else to start with
 	}
 	settings := memory.State().Settings
-	if file.configuration != nil {
-		settings = file.configuration.Settings
+	if file.Configuration != nil {
+		settings = file.Configuration.Settings
 	}
 
 	listeners, closed, err := listen(o, settings)
@@ -195,11 +195,11 @@ func serve(o daemonOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := file.start(ctx, brain, fresh); err != nil {
+	if err := brain.Start(ctx, file, fresh); err != nil {
 		return err
 	}
-	for _, why := range closed {
-		brain.Note(lvs.Warning{Object: "TCP", Text: "not served: " + why.Error(), Fix: "mend it and restart lvx director (forwarding goes on meanwhile)"})
+	for _, w := range closed {
+		brain.Note(w)
 	}
 	answers := server.New(server.Options{
 		Director: brain, Log: o.log, Version: cli.Version(), Instance: o.instance, NodeIPVS: settings.Metrics.NodeIPVS,
@@ -230,8 +230,8 @@ func serve(o daemonOptions) (err error) {
 // was left by a start that did not come to its end. Until it does, that is noted.
 func isFresh(instance *dataplane.Instance, memory *store.Store, log *slog.Logger) bool {
 	state := memory.State()
-	if instance.Loaded() && state.Settled {
-		return false
+	if instance.Loaded() && (state.Settled || state.Generation == 0) {
+		return false // without a generation the state directory is new, not the tables
 	}
 	state.Settled = false
 	if err := memory.Save(state); err != nil {

@@ -25,7 +25,7 @@ func (l *listeners) close() {
 
 // listen opens the doors. Without the unix socket nobody could come in; what is closed
 // besides is said, and the director goes on without it.
-func listen(o daemonOptions, s lvs.Settings) (l *listeners, closed []error, err error) {
+func listen(o daemonOptions, s lvs.Settings) (l *listeners, closed []lvs.Warning, err error) {
 	l = &listeners{}
 	socket, err := server.Activated() // by systemd
 	if err == nil && socket == nil {
@@ -38,15 +38,19 @@ func listen(o daemonOptions, s lvs.Settings) (l *listeners, closed []error, err 
 	if s.API.Listen != "" {
 		secure, err := server.ListenTLS(s.API)
 		if err != nil {
-			closed = append(closed, err)
+			closed = append(closed, notServed("api.listen", err))
 		} else {
 			l.api = append(l.api, secure)
 		}
 	}
 	if s.Metrics.Listen != "" {
 		if l.metrics, err = server.ListenMetrics(s.Metrics); err != nil {
-			closed = append(closed, err)
+			closed = append(closed, notServed("metrics.listen", err))
 		}
 	}
 	return l, closed, nil
+}
+
+func notServed(setting string, err error) lvs.Warning {
+	return lvs.Warning{Object: setting, Text: "not served: " + err.Error(), Fix: "mend it and restart lvx director (forwarding goes on meanwhile)"}
 }

@@ -86,6 +86,7 @@ type Director struct {
 	rates   rateTable
 	host    advice
 	notes   notes
+	dirty   atomic.Bool   // a change was not wholly taken back: Run repairs it at once
 	wake    chan struct{} // tells Run that the deadline of an apply changed
 	watch   watch         // Run's own
 
@@ -123,7 +124,7 @@ func New(options Options) (*Director, error) {
 	// A process that was killed may have changed more than it could note.
 	d.state.Generation++
 	if err := d.Store.Save(d.state); err != nil {
-		d.Log.Error("note the generation", "err", err)
+		d.cannotNote(err)
 	}
 	d.journal = d.state.Before != nil
 	current, err := d.load()

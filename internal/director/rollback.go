@@ -47,9 +47,16 @@ func (d *Director) settleUnconfirmed() error {
 	if err := d.Store.End(next); err != nil {
 		return err
 	}
-	d.state, d.journal, d.failing = next, false, false
+	d.state, d.journal = next, false
+	d.nothingWaits()
 	d.publish()
 	return nil
+}
+
+// nothingWaits forgets that going back failed.
+func (d *Director) nothingWaits() {
+	d.failing = false
+	d.over(noteGoBack)
 }
 
 // Rollback goes back to a revision; 0 is the one before the present: what was there
@@ -163,14 +170,13 @@ func (d *Director) takeBack(u *lvs.Unconfirmed, now bool, r *lvs.Request) (appli
 	}
 	applied, _, err = d.goTo(u.Back, r, true)
 	if errors.Is(err, lvs.ErrNoRevision) {
+		tell = d.settleUnconfirmed() == nil
 		d.Note(lvs.Warning{Object: noteGoBack, Text: fmt.Sprintf("it stays: %s", err), Fix: "apply what you want: lvx apply F"})
-		return applied, err, d.settleUnconfirmed() == nil
+		return applied, err, tell
 	}
 	tell = err == nil || !d.failing
 	if d.failing = err != nil; d.failing {
 		d.Note(lvs.Warning{Object: noteGoBack, Text: fmt.Sprintf("it cannot be taken back: %s", err), Fix: "it is tried again every second"})
-	} else {
-		d.over(noteGoBack)
 	}
 	return applied, err, tell
 }

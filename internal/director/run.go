@@ -41,6 +41,9 @@ func (d *Director) Run(ctx context.Context) {
 		case <-deadline.C:
 			d.expire(ctx)
 		case <-d.wake:
+			if d.dirty.Swap(false) {
+				d.repair()
+			}
 		case <-rates.C:
 			d.sample()
 		case <-drift.C:
@@ -100,6 +103,11 @@ func (d *Director) repair() {
 		return
 	}
 	steps := diff(live, d.current.desire())
+	defer func() {
+		if before := d.state.Before; before != nil && len(steps) == 0 {
+			d.tookUp(before)
+		}
+	}()
 	if len(steps) == 0 {
 		return
 	}

@@ -11,9 +11,17 @@ import (
 	"lvx/internal/lvs"
 )
 
+// File is the file that the daemon reads itself, as it was read.
+type File struct {
+	Name          string
+	Configuration *lvs.Configuration // nil if there is none, or it is wrong
+	Err           error              // what is wrong with it
+}
+
 // Start takes up what the process before has left, and applies the file, if there is
-// one (nil: none). fresh tells that nothing was pinned: the tables are empty, as
-// after a boot of the machine. Call it once, before anything else.
+// one; with one that is wrong the last revision is restored after a boot. fresh tells
+// that nothing was pinned: the tables are empty, as after a boot of the machine. Call
+// it once, before anything else.
 //
 //   - A change that was under way when the process was killed is taken back.
 //   - An apply that still waits to be confirmed goes on waiting; after a boot, or if
@@ -22,8 +30,9 @@ import (
 //     applied last, or after a boot. Else the tables stay as they are, with what was
 //     changed since.
 //
-// Returns an error if the file cannot be applied. The tables then are as they were.
-func (d *Director) Start(ctx context.Context, file *lvs.Configuration, what string, fresh bool) error {
+// Returns an error if after a boot neither the file nor what was there before can be
+// applied: then the next start tries again.
+func (d *Director) Start(ctx context.Context, file File, fresh bool) error {
 	defer d.events.add(lvs.EventStarted, "director", "it answers")
 	if err := d.takeUp(fresh); err != nil {
 		return err
@@ -31,18 +40,44 @@ func (d *Director) Start(ctx context.Context, file *lvs.Configuration, what stri
 	d.takeNames()
 	d.setBooted(fresh && d.state.Revision != 0)
 	if u := d.state.Unconfirmed; u != nil {
-		d.goBack(d.limit(u), fresh)
-		if file != nil && !d.seen(*file) {
-			d.NoteFile(what, errors.New("an apply was waiting to be confirmed"))
+		went := d.goBack(d.limit(u), fresh)
+		if !fresh || went {
+			d.noteUnapplied(file)
+			d.settle(nil)
+			return nil
 		}
-		d.settle(nil)
+		if d.state.Unconfirmed != nil {
+			return fmt.Errorf("go back to revision %d, as nobody confirmed revision %d: it failed, see the log", u.Back, u.Revision)
+		} // else there is nothing to go back to any more
+	}
+	err := file.Err
+	if err == nil {
+		err = d.startWith(ctx, file, fresh)
+	}
+	if err == nil {
+		d.settle(file.Configuration)
 		return nil
 	}
-	if err := d.startWith(ctx, file, what, fresh); err != nil {
-		return err
+	if fresh {
+		if last := d.restore("start without " + file.Name); last != nil {
+			return errors.Join(err, last)
+		}
 	}
-	d.settle(file)
+	// Forwarding goes on with the tables as they are: an operator who is not let in
+	// could not even look.
+	d.NoteFile(file.Name, err)
+	d.settle(nil)
 	return nil
+}
+
+// noteUnapplied tells of a file that was not applied because of an apply that waits.
+func (d *Director) noteUnapplied(file File) {
+	switch {
+	case file.Err != nil:
+		d.NoteFile(file.Name, file.Err)
+	case file.Configuration != nil && !d.seen(*file.Configuration):
+		d.NoteFile(file.Name, errors.New("an apply was waiting to be confirmed"))
+	}
 }
 
 // seen tells whether the file is the one that was read last, or what was applied last.
@@ -51,24 +86,23 @@ func (d *Director) seen(file lvs.Configuration) bool {
 	return sum == d.state.File || sum == d.state.Applied
 }
 
-func (d *Director) startWith(ctx context.Context, file *lvs.Configuration, what string, fresh bool) error {
-	if file == nil {
+func (d *Director) startWith(ctx context.Context, file File, fresh bool) error {
+	if file.Configuration == nil || !fresh && d.seen(*file.Configuration) {
 		return nil
 	}
-	switch {
-	case !fresh && d.seen(*file):
-		return nil
-	case fresh && d.state.Revision != 0 && digest(*file) == d.state.Applied:
-		return d.Restore("start with " + what)
+	if fresh && d.state.Revision != 0 && digest(*file.Configuration) == d.state.Applied {
+		if err := d.restore("start with " + file.Name); !errors.Is(err, lvs.ErrNoRevision) {
+			return err
+		}
 	}
-	_, err := d.Configure(ctx, *file, lvs.Request{Who: ourselves, What: "start with " + what, AllowEmpty: fresh})
+	_, err := d.Configure(ctx, *file.Configuration, lvs.Request{Who: ourselves, What: "start with " + file.Name, AllowEmpty: fresh})
 	return err
 }
 
-// Restore makes the tables the last revision again, as after a boot.
+// restore makes the tables the last revision again, as after a boot.
 //
 // Returns lvs.ErrNoRevision if there is none.
-func (d *Director) Restore(what string) error {
+func (d *Director) restore(what string) error {
 	r := lvs.Request{Who: ourselves, What: what + ": back"}
 	applied, err := func() (lvs.Applied, error) {
 		d.mu.Lock()
@@ -123,27 +157,37 @@ func (d *Director) limit(u *lvs.Unconfirmed) *lvs.Unconfirmed {
 }
 
 // takeUp ends a change that was under way: it is taken back. After a boot there is
-// nothing to take back.
+// nothing to take back. If it cannot be, Run tries again, and the journal stays open.
 func (d *Director) takeUp(fresh bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := d.state.Before
-	d.state.Before = nil
 	if before == nil {
 		return nil
 	}
-	if !fresh {
-		live, err := d.live()
-		if err != nil {
-			return err
-		}
-		after := live.desire()
-		after.restore(before.Configuration)
-		if err := d.run(diff(live, after), nil); err != nil {
-			return fmt.Errorf("take back the change that was under way: %w", err)
-		}
-		d.current = after.table
+	if fresh {
+		d.tookUp(before)
+		return nil
 	}
+	live, err := d.live()
+	if err != nil {
+		return err
+	}
+	after := live.desire()
+	after.restore(before.Configuration)
+	d.current = after.table
+	d.publish()
+	if err := d.run(diff(live, after), nil); err != nil {
+		d.Note(lvs.Warning{Object: noteKilled, Text: "it cannot be taken back: " + err.Error(), Fix: "it is tried again every few seconds"})
+		return nil
+	}
+	d.tookUp(before)
+	return nil
+}
+
+// tookUp notes that a change was taken back.
+func (d *Director) tookUp(before *lvs.Revision) {
+	d.state.Before = nil
 	if err := d.dropAfter(before.Number); err != nil {
 		d.Log.Warn("drop revisions of a change that did not end", "err", err)
 	}
@@ -152,14 +196,12 @@ func (d *Director) takeUp(fresh bool) error {
 	} else {
 		d.journal = false
 	}
-	d.publish()
 	const taken = "the daemon was killed in the middle of it, so it was taken back"
 	d.Note(lvs.Warning{Object: noteKilled, Text: taken, Fix: "see with lvx history what it was, and make it again if it is still wanted"})
 	entry := lvs.HistoryEntry{Time: time.Now(), Generation: d.state.Generation, Who: before.Who, What: before.What, Result: taken}
 	if err := d.Store.Record(entry); err != nil {
 		d.Log.Error("write the audit log", "err", err)
 	}
-	return nil
 }
 
 // dropAfter takes back revisions of a change that was not ended.

@@ -41,7 +41,7 @@ func (d *Director) commit(t *transaction) error {
 	if err := d.run(t.steps, t.progress); err != nil {
 		return errors.Join(err, d.abandon(nil))
 	}
-	t.next.Generation, t.next.Settled = d.state.Generation+1, true
+	t.next.Generation, t.next.Settled, t.next.Before = d.state.Generation+1, true, nil
 	numbers, err := d.keep(t)
 	if err == nil {
 		err = d.end(t)
@@ -51,6 +51,9 @@ func (d *Director) commit(t *transaction) error {
 	}
 	d.state, d.current, d.booted = t.next, t.after, false
 	d.over(noteKilled)
+	if d.state.Unconfirmed == nil {
+		d.nothingWaits()
+	}
 	d.publish()
 	return nil
 }
@@ -139,7 +142,7 @@ func (d *Director) cannotNote(err error) {
 // noteAgain notes what could not be noted when it was made, and closes a journal
 // that could not be closed.
 func (d *Director) noteAgain() {
-	if !d.unnoted && !d.journal {
+	if !d.unnoted && !d.journal || d.state.Before != nil {
 		return
 	}
 	if err := d.Store.End(d.state); err != nil {
@@ -152,7 +155,8 @@ func (d *Director) noteAgain() {
 
 // abandon closes the journal of a change that was taken back.
 func (d *Director) abandon(kept []uint64) (err error) {
-	d.wakeUp() // what was to be taken back may not have been
+	d.dirty.Store(true) // what was to be taken back may not have been
+	d.wakeUp()
 	for _, number := range kept {
 		err = errors.Join(err, d.Store.Drop(number))
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"lvx/internal/lvs"
 )
@@ -89,6 +90,9 @@ func (s *Store) Revision(number uint64) (lvs.Revision, error) {
 	text, err := os.ReadFile(s.path(name))
 	if errors.Is(err, os.ErrNotExist) {
 		return lvs.Revision{}, fmt.Errorf("revision %d: %w", number, lvs.ErrNoRevision)
+	}
+	if err != nil && !errors.Is(err, syscall.EISDIR) {
+		return lvs.Revision{}, fmt.Errorf("read revision %d: %w", number, err) // the file may be sound
 	}
 	var r lvs.Revision
 	if err == nil {

@@ -278,10 +278,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 		life.n, life.after = rapid.IntRange(1, 14).Draw(t, "write"), rapid.Bool().Draw(t, "after it")
 		died := dies(func() error { return what.do(d) })
 		life.n, life.after = rapid.IntRange(0, 8).Draw(t, "write of the start"), rapid.Bool().Draw(t, "after that")
-		_ = dies(func() error { d = open(); return d.Start(context.Background(), nil, "", false) })
+		_ = dies(func() error { d = open(); return d.Start(context.Background(), director.File{}, false) })
 		life.n = 0
 		d = open()
-		if err := d.Start(t.Context(), nil, "", false); err != nil {
+		if err := d.Start(t.Context(), director.File{}, false); err != nil {
 			t.Fatal(err)
 		}
 		agree(t, d, m)
@@ -396,7 +396,7 @@ func TestUnconfirmedGoesBack(t *testing.T) {
 					synctest.Wait()
 					options.Store = openStore(t, options.Store.(*store.Store).Dir)
 					d = openDirector(t, options)
-					if err := d.Start(t.Context(), &other, "start", false); err != nil {
+					if err := d.Start(t.Context(), director.File{Name: "start", Configuration: &other}, false); err != nil {
 						t.Fatal(err)
 					}
 					ctx, stop = context.WithCancel(t.Context())
@@ -527,7 +527,7 @@ func TestStart(t *testing.T) {
 	dir := t.TempDir()
 	open := func(m *Memory, file *lvs.Configuration, fresh bool) *director.Director {
 		d := openDirector(t, director.Options{Plane: m, Facts: m, Store: openStore(t, dir)})
-		if err := d.Start(t.Context(), file, "start", fresh); err != nil {
+		if err := d.Start(t.Context(), director.File{Name: "start", Configuration: file}, fresh); err != nil {
 			t.Fatal(err)
 		}
 		return d

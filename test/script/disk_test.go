@@ -132,7 +132,7 @@ func TestBootIsTakenUpAgain(t *testing.T) {
 		dir := t.TempDir()
 		m := NewMemory()
 		d := openDirector(t, director.Options{Plane: m, Facts: m, Store: openStore(t, dir)})
-		if err := d.Start(t.Context(), &one, "F", true); err != nil {
+		if err := d.Start(t.Context(), director.File{Name: "F", Configuration: &one}, true); err != nil {
 			t.Fatal(err)
 		}
 		file := &one
@@ -146,7 +146,7 @@ func TestBootIsTakenUpAgain(t *testing.T) {
 			unsettle(t, life.Store)
 			died := dies(func() error {
 				d := openDirector(t, director.Options{Plane: mortalPlane{m, life}, Facts: m, Store: life})
-				return d.Start(context.Background(), file, "F", true)
+				return d.Start(context.Background(), director.File{Name: "F", Configuration: file}, true)
 			})
 			if !died {
 				break

@@ -63,7 +63,7 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	if err := brain.Start(context.Background(), nil, "", true); err != nil {
+	if err := brain.Start(context.Background(), director.File{}, true); err != nil {
 		return err
 	}
 	listener, err := server.Listen(filepath.Join(env.WorkDir, "lvx.sock"))
