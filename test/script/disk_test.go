@@ -127,7 +127,7 @@ func warned(t *testing.T, d *director.Director, want bool) {
 // The start after a boot that is killed, or fails, is no start: the next one fills
 // the tables. A boot also takes back an apply that was not confirmed.
 func TestBootIsTakenUpAgain(t *testing.T) {
-	for _, unconfirmed := range []bool{false, true} {
+	for _, c := range []struct{ unconfirmed, broken bool }{{}, {unconfirmed: true}, {broken: true}, {true, true}} {
 		_, one, other := two(t)
 		dir := t.TempDir()
 		m := NewMemory()
@@ -135,10 +135,13 @@ func TestBootIsTakenUpAgain(t *testing.T) {
 		if err := d.Start(t.Context(), director.File{Name: "F", Configuration: &one}, true); err != nil {
 			t.Fatal(err)
 		}
-		file := &one
-		if unconfirmed {
+		file := director.File{Name: "F", Configuration: &one}
+		if c.unconfirmed {
 			configure(t, d, other, lvs.Request{Confirm: time.Hour})
-			file = &other // the operator wrote it to the file as well
+			file.Configuration = &other // the operator wrote it to the file as well
+		}
+		if c.broken {
+			file = director.File{Name: "F", Err: errors.New("F:1:1: wrong")}
 		}
 		m = NewMemory() // the boot
 		for write := 1; ; write++ {
@@ -146,7 +149,7 @@ func TestBootIsTakenUpAgain(t *testing.T) {
 			unsettle(t, life.Store)
 			died := dies(func() error {
 				d := openDirector(t, director.Options{Plane: mortalPlane{m, life}, Facts: m, Store: life})
-				return d.Start(context.Background(), director.File{Name: "F", Configuration: file}, true)
+				return d.Start(context.Background(), file, true)
 			})
 			if !died {
 				break
@@ -158,7 +161,7 @@ func TestBootIsTakenUpAgain(t *testing.T) {
 		d = openDirector(t, director.Options{Plane: m, Facts: m, Store: openStore(t, dir)})
 		agree(t, d, m)
 		if diff := cmp.Diff(unnamed(one), inPlane(t, m)); diff != "" {
-			t.Errorf("unconfirmed %v: after the boot (-want +got):\n%s", unconfirmed, diff)
+			t.Errorf("%+v: after the boot (-want +got):\n%s", c, diff)
 		}
 		if !openStore(t, dir).State().Settled {
 			t.Error("not settled in the end")
