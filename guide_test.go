@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"lvx/internal/lab"
 )
 
 // fenced returns the blocks of a document in this language, as one text.
@@ -42,15 +40,7 @@ func TestGuide(t *testing.T) {
 	dir := buildForReadme(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	l, err := lab.BuildDR(ctx, lab.Options{Self: filepath.Join(dir, "lvx")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := buildReadmeLab(ctx, t, dir)
 	here := func(text string) string { return strings.ReplaceAll(text, "/etc/lvx/", dir+"/") }
 	if err := os.WriteFile(filepath.Join(dir, "lvx.yaml"), []byte(fenced(t, "docs/guide.md", "yaml")), 0o644); err != nil {
 		t.Fatal(err)

@@ -65,6 +65,21 @@ func buildForReadme(t *testing.T) string {
 	return dir
 }
 
+// buildReadmeLab builds a lab for the lvx in dir, which goes with the test.
+func buildReadmeLab(ctx context.Context, t *testing.T, dir string) *lab.Lab {
+	t.Helper()
+	l, err := lab.BuildDR(ctx, lab.Options{Self: filepath.Join(dir, "lvx")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
 // The tour's commands do what the README says, typed as they stand, with a /run
 // of the test's own so that a lab that is up stays out of it.
 func TestReadmeTour(t *testing.T) {
@@ -102,15 +117,7 @@ func TestReadmeRecipe(t *testing.T) {
 	dir := buildForReadme(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	l, err := lab.BuildDR(ctx, lab.Options{Self: filepath.Join(dir, "lvx")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	l := buildReadmeLab(ctx, t, dir)
 	director := l.Host("director")
 	run := func(h *lab.Host, line string) string {
 		t.Helper()

@@ -83,7 +83,7 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 	flags.StringVar(&o.state, "state", "", "directory for history and last good file, one below it per instance (default $LVX_STATE, or "+stateDir+")")
 	flags.StringSliceVar(&o.plane.Interfaces, "interface", nil, "interface to attach to; may be given several times (default: all Ethernet interfaces that are up)")
 	flags.StringVar(&o.mode, "xdp", "auto", "XDP mode: auto (native where the driver can), native or generic")
-	flags.Uint32Var(&o.plane.Connections, "connections", dataplane.DefaultConnections, "capacity of the connection table, about 115 bytes each")
+	flags.Uint32Var(&o.plane.Connections, "connections", lvs.DefaultConnections, "capacity of the connection table, about 115 bytes each")
 	flags.BoolVar(&o.unloadOnExit, "unload-on-exit", false, "end forwarding and remove every pin when the daemon stops")
 	command.AddCommand(unloadCommand(env))
 	return command
@@ -97,10 +97,8 @@ func (o *daemonOptions) check(command *cobra.Command) error {
 	usage := func(format string, a ...any) error {
 		return &cli.ExitError{Code: cli.ExitUsage, Message: fmt.Sprintf(format, a...) + "; see: lvx director --help"}
 	}
-	if !command.Flags().Changed("connections") {
-		o.plane.Connections = 0 // as many as there are, or the default
-	} else if o.plane.Connections == 0 || o.plane.Connections > dataplane.MaxConnections {
-		return usage("--connections %d is not between 1 and %d", o.plane.Connections, dataplane.MaxConnections)
+	if command.Flags().Changed("connections") && (o.plane.Connections == 0 || o.plane.Connections > lvs.MaxConnections) {
+		return usage("--connections %d is not between 1 and %d", o.plane.Connections, lvs.MaxConnections)
 	}
 	if o.config != "" && !filepath.IsAbs(o.config) {
 		absolute, err := filepath.Abs(o.config)

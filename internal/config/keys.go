@@ -9,17 +9,8 @@ import (
 	"lvx/internal/lvs"
 )
 
-// The bounds of what the data plane's tables can hold, and what they hold if the
-// file does not say (package dataplane).
-const (
-	maxConnections     = 1 << 26
-	maxServices        = 1 << 20
-	maxRealServers     = 1 << 20
-	defaultServices    = 4096
-	defaultRealServers = 16384
-	maxMHTable         = 1048573 // the largest prime below 2^20
-	defaultMHTable     = 65537
-)
+// maxMHTable is the largest prime below 2^20.
+const maxMHTable = 1048573
 
 const (
 	addressHelp = `write ADDRESS:PORT, such as 192.168.20.100:80 or "[fd00::100]:80"`
@@ -43,17 +34,17 @@ var directorShape = &shape{kind: objectKind, what: "director", fields: []field{
 		shape: &shape{kind: wordKind, words: []string{"auto", "native", "generic"}}},
 	{name: "local_addresses", later: true, about: "they are for fullnat"},
 	{name: "capacity", about: "How much the tables hold.", shape: capacityShape},
-	{name: "mh_table", about: "The size of mh's lookup tables, a prime. A larger one spreads clients more evenly and takes more memory.", fallback: defaultMHTable,
+	{name: "mh_table", about: "The size of mh's lookup tables, a prime. A larger one spreads clients more evenly and takes more memory.", fallback: lvs.DefaultMHTable,
 		shape: &shape{kind: integerKind, min: 3, max: maxMHTable}},
 	{name: "timeouts", about: "How long a connection is kept that is idle.", shape: timeoutsShape},
 }}
 
 var capacityShape = &shape{kind: objectKind, what: "director.capacity", fields: []field{
 	{name: "connections", about: "Connections at a time; one takes about 115 bytes, whether used or not.", fallback: 1000000,
-		shape: &shape{kind: integerKind, min: 1, max: maxConnections}},
-	{name: "services", about: "Virtual services.", fallback: defaultServices, shape: &shape{kind: integerKind, min: 1, max: maxServices}},
-	{name: "real_servers", about: "Real servers. One counts once per service, and as long as it has connections.", fallback: defaultRealServers,
-		shape: &shape{kind: integerKind, min: 1, max: maxRealServers}},
+		shape: &shape{kind: integerKind, min: 1, max: lvs.MaxConnections}},
+	{name: "services", about: "Virtual services.", fallback: lvs.DefaultServices, shape: &shape{kind: integerKind, min: 1, max: lvs.MaxServices}},
+	{name: "real_servers", about: "Real servers. One counts once per service, and as long as it has connections.", fallback: lvs.DefaultRealServers,
+		shape: &shape{kind: integerKind, min: 1, max: lvs.MaxRealServers}},
 }}
 
 var timeoutsShape = &shape{kind: objectKind, what: "director.timeouts", fields: []field{

@@ -87,7 +87,7 @@ func drawConfiguration(t *rapid.T) (c lvs.Configuration) {
 	s := &c.Settings
 	s.Interfaces = rapid.SliceOfNDistinct(rapid.StringMatching(`[!-.0-9;-~]{1,15}`), 0, 3, rapid.ID).Draw(t, "interfaces")
 	s.XDP = rapid.SampledFrom([]string{"", "auto", "native", "generic"}).Draw(t, "xdp")
-	s.Capacity = lvs.Capacity{Connections: rapid.Uint32Range(0, maxConnections).Draw(t, "connections"), Services: rapid.Uint32Range(0, maxServices).Draw(t, "services"), RealServers: rapid.Uint32Range(0, maxRealServers).Draw(t, "real_servers")}
+	s.Capacity = lvs.Capacity{Connections: rapid.Uint32Range(0, lvs.MaxConnections).Draw(t, "connections"), Services: rapid.Uint32Range(0, lvs.MaxServices).Draw(t, "services"), RealServers: rapid.Uint32Range(0, lvs.MaxRealServers).Draw(t, "real_servers")}
 	s.MHTable = rapid.SampledFrom([]uint32{0, 3, 251, 65537, maxMHTable}).Draw(t, "mh_table")
 	path := rapid.StringMatching(`/[a-zA-Z0-9 "'#:{},é网\\-]{0,20}`)
 	if rapid.Bool().Draw(t, "api") {

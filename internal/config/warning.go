@@ -107,7 +107,7 @@ func (d *decoder) warnScheduler(s *service) {
 	case s.Scheduler == lvs.WRR && divisor > 0 && sum/uint64(divisor) > maxTurns:
 		d.warn(codeLongCycle, scheduler.Span, fmt.Sprintf("the weights make a cycle of %d turns; above %d they are rounded", sum/uint64(divisor), maxTurns), "use smaller weights in the same proportion")
 	case s.Scheduler == lvs.MH:
-		if size := cmp.Or(d.configuration.Settings.MHTable, defaultMHTable); uint64(len(s.servers))*spread > uint64(size) {
+		if size := cmp.Or(d.configuration.Settings.MHTable, lvs.DefaultMHTable); uint64(len(s.servers))*spread > uint64(size) {
 			d.warn(codeSmallTable, scheduler.Span, fmt.Sprintf("%d real servers share a table of %d places: the shares will be uneven", len(s.servers), size), fmt.Sprintf("set director.mh_table to a prime of %d or more", min(len(s.servers)*spread, maxMHTable)))
 		}
 	}
@@ -143,10 +143,10 @@ func (d *decoder) warnCapacity(root *yaml.Node, servers int) {
 		}
 		return get(root, "services").Span
 	}
-	if room := cmp.Or(capacity.Services, defaultServices); uint64(len(d.services)) > uint64(room) {
+	if room := cmp.Or(capacity.Services, lvs.DefaultServices); uint64(len(d.services)) > uint64(room) {
 		d.warn(codeCapacity, place("services"), fmt.Sprintf("the file has %d services, the director has room for %d", len(d.services), room), "set director.capacity.services")
 	}
-	if room := cmp.Or(capacity.RealServers, defaultRealServers); uint64(servers) > uint64(room) {
+	if room := cmp.Or(capacity.RealServers, lvs.DefaultRealServers); uint64(servers) > uint64(room) {
 		d.warn(codeCapacity, place("real_servers"), fmt.Sprintf("the file has %d real servers, the director has room for %d", servers, room), "set director.capacity.real_servers")
 	}
 }

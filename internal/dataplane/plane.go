@@ -62,26 +62,19 @@ type Options struct {
 	detached bool         // for tests: no interface, no next hops
 }
 
-// DefaultConnections and MaxConnections bound the connection table: 115 MB and
-// 7.7 GB.
-const (
-	DefaultConnections = 1_000_000
-	MaxConnections     = 1 << 26
-)
-
 func (o *Options) setDefaults() error {
 	o.asked = lvs.Capacity{Connections: o.Connections, Services: o.Services, RealServers: o.RealServers}
 	set(&o.Mode, Auto)
-	set(&o.Connections, DefaultConnections)
-	set(&o.Services, 4096)
-	set(&o.RealServers, 16384)
-	set(&o.MHTable, sched.DefaultMHTable)
+	set(&o.Connections, lvs.DefaultConnections)
+	set(&o.Services, lvs.DefaultServices)
+	set(&o.RealServers, lvs.DefaultRealServers)
+	set(&o.MHTable, lvs.DefaultMHTable)
 	set(&o.Log, slog.New(slog.DiscardHandler))
 	if o.Mode != Auto && o.Mode != Native && o.Mode != Generic {
 		return fmt.Errorf("xdp mode %q is not one of auto, native, generic", o.Mode)
 	}
-	if o.Connections > MaxConnections {
-		return fmt.Errorf("%d connections: at most %d are possible", o.Connections, MaxConnections)
+	if o.Connections > lvs.MaxConnections {
+		return fmt.Errorf("%d connections: at most %d are possible", o.Connections, lvs.MaxConnections)
 	}
 	if o.RealServers > uint32(bpfConnWordCONN_SERVER_MASK)+1 {
 		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnWordCONN_SERVER_MASK+1)

@@ -327,7 +327,7 @@ func TestOpenRefused(t *testing.T) {
 		"no Ethernet interface is up to attach to":                   {},
 		`xdp mode "fast" is not one of auto, native, generic`:        {Mode: "fast"},
 		"2000000 real servers: at most 1048576 are possible":         {RealServers: 2_000_000},
-		"67108865 connections: at most 67108864 are possible":        {Connections: MaxConnections + 1},
+		"67108865 connections: at most 67108864 are possible":        {Connections: lvs.MaxConnections + 1},
 	} {
 		o.Services = 16
 		if o.Connections == 0 {

@@ -32,9 +32,7 @@ func (d *Director) Apply(ctx context.Context, changes []lvs.Change, r lvs.Reques
 	if len(changes) == 0 {
 		servers = newServers(table{}, d.view.Load().table)
 	}
-	waiting, cancel := context.WithTimeout(ctx, r.Wait)
-	defer cancel()
-	applied.Warnings = d.unreachable(waiting, servers)
+	applied.Warnings = d.unreachable(ctx, r.Wait, servers)
 	return applied, nil
 }
 
@@ -65,7 +63,7 @@ func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Appli
 	}
 	next := d.state
 	next.Changed = true
-	err = d.commit(&transaction{steps: steps, after: after.table, next: next, who: r.Who, what: r.What, progress: r.Progress})
+	err = d.commit(&transaction{steps: steps, after: after.table, next: next, request: r})
 	applied.Generation = d.state.Generation
 	return applied, servers, err
 }

@@ -81,9 +81,7 @@ func (d *Director) Configure(ctx context.Context, wanted lvs.Configuration, r lv
 // afterwards says what of a configuration that was applied will not work. It waits
 // for the next hops of these real servers.
 func (d *Director) afterwards(ctx context.Context, wait time.Duration, servers []serverOf, s lvs.Settings) []lvs.Warning {
-	waiting, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	list := d.unreachable(waiting, servers)
+	list := d.unreachable(ctx, wait, servers)
 	list = append(list, d.adviceFor(d.view.Load().table)...)
 	return append(list, d.settingsWarnings(s)...)
 }
@@ -115,7 +113,7 @@ func (d *Director) configure(wanted lvs.Configuration, r lvs.Request) (applied l
 	if err != nil {
 		return applied, nil, err
 	}
-	t := &transaction{steps: diff(live, after), after: after.table, next: d.state, who: r.Who, what: r.What, progress: r.Progress, durable: true}
+	t := &transaction{steps: diff(live, after), after: after.table, next: d.state, request: r, durable: true}
 	t.next.Settings, t.next.Applied, t.next.Changed = wanted.Settings, digest(wanted), false
 	if asItIs && !d.booted && live.same(after.table) && d.current.same(live) && d.state.Settings.Equal(wanted.Settings) {
 		if err := d.Store.Save(t.next); err != nil {

@@ -102,7 +102,8 @@ type Director struct {
 	view atomic.Pointer[view]
 }
 
-// view is one moment of the director. It never changes.
+// view is one moment of the director. It never changes, nor does its table: current
+// is replaced, not written to.
 type view struct {
 	table
 	settings    lvs.Settings
@@ -172,7 +173,7 @@ func (d *Director) load() (table, error) {
 // publish shows the present to readers. The caller holds mu, or is alone.
 func (d *Director) publish() {
 	d.view.Store(&view{
-		table: d.current.clone(), settings: d.state.Settings, generation: d.state.Generation,
+		table: d.current, settings: d.state.Settings, generation: d.state.Generation,
 		revision: d.state.Revision, changed: d.state.Changed, unconfirmed: d.state.Unconfirmed,
 	})
 }

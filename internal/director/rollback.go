@@ -111,7 +111,7 @@ func (d *Director) goTo(number uint64, r *lvs.Request, insist bool) (applied lvs
 	after.restore(revision.Configuration)
 	t := &transaction{
 		steps: diff(live, after), after: after.table, next: d.state, needed: []uint64{number},
-		who: r.Who, what: r.What, progress: r.Progress, durable: true, insist: insist,
+		request: *r, durable: true, insist: insist,
 	}
 	t.next.Unconfirmed, t.next.Revision, t.next.Changed = nil, number, false
 	t.next.Settings = revision.Configuration.Settings

@@ -224,6 +224,8 @@ func (d *Director) takeNames() {
 	if err != nil {
 		return // none, or not kept: then services have no names
 	}
-	d.current.names(configured(revision.Configuration))
+	named := d.current.clone() // readers may have it
+	named.names(configured(revision.Configuration))
+	d.current = named
 	d.publish()
 }

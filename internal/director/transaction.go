@@ -24,9 +24,8 @@ type transaction struct {
 	durable bool
 	// insist goes on although it cannot be noted. It needs no journal: the state that
 	// is noted makes a restart do the same again.
-	insist    bool
-	who, what string // for the history, if the process is killed
-	progress  func(lvs.Progress)
+	insist  bool
+	request lvs.Request // whose it is
 }
 
 // commit makes the change. With an error everything is as it was, or, if writes
@@ -38,7 +37,7 @@ func (d *Director) commit(t *transaction) error {
 	if err := d.begin(t); err != nil {
 		return err
 	}
-	if err := d.run(t.steps, t.progress); err != nil {
+	if err := d.run(t.steps, t.request.Progress); err != nil {
 		return errors.Join(err, d.abandon(nil))
 	}
 	t.next.Generation, t.next.Settled, t.next.Before = d.state.Generation+1, true, nil
@@ -68,7 +67,7 @@ func (d *Director) begin(t *transaction) error {
 	}
 	err := d.Store.Begin(lvs.Revision{
 		Number: d.Store.Newest(), Generation: d.state.Generation, Time: time.Now(),
-		Who: t.who, What: t.what, Configuration: d.configuration(d.current),
+		Who: t.request.Who, What: t.request.What, Configuration: d.configuration(d.current),
 	})
 	d.journal = d.journal || err == nil
 	if err != nil && !t.durable {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"lvx/internal/lvs"
 )
@@ -60,18 +61,20 @@ func newServers(before, after table) (list []serverOf) {
 	return list
 }
 
-// unreachable waits for the next hops of real servers, until ctx ends, and warns of
+// unreachable waits at most that long for the next hops of real servers, and warns of
 // those that cannot be reached.
-func (d *Director) unreachable(ctx context.Context, servers []serverOf) []lvs.Warning {
+func (d *Director) unreachable(ctx context.Context, wait time.Duration, servers []serverOf) []lvs.Warning {
 	list := []lvs.Warning{}
 	if len(servers) == 0 {
 		return list
 	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	addrs := make([]netip.Addr, 0, len(servers))
 	for _, s := range servers {
 		addrs = append(addrs, s.address.Addr())
 	}
-	for i, hop := range d.Facts.Reach(ctx, addrs) {
+	for i, hop := range d.Facts.Reach(waiting, addrs) {
 		list = appendTrouble(list, servers[i].service, servers[i].address, hop)
 	}
 	return list

@@ -28,6 +28,17 @@ type Settings struct {
 	Metrics MetricsListen `json:"metrics,omitzero"`
 }
 
+// How much the tables hold if nobody says, and at most; and mh's table.
+const (
+	DefaultConnections = 1_000_000 // 115 MB
+	MaxConnections     = 1 << 26   // 7.7 GB
+	DefaultServices    = 4096
+	MaxServices        = 1 << 20
+	DefaultRealServers = 16384
+	MaxRealServers     = 1 << 20 // a connection has 20 bits for its real server
+	DefaultMHTable     = 65537   // as in the Maglev paper (NSDI'16)
+)
+
 // Capacity is how much the tables hold. 0 is the default.
 type Capacity struct {
 	Connections uint32 `json:"connections,omitempty"`

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+
+	"lvx/internal/lvs"
 )
 
-// The size of mh's lookup tables. More slots share out more evenly, and take 8
-// bytes each for every service.
-const (
-	DefaultMHTable = 65537
-	MaxMHTable     = 1 << 24
-)
+// MaxMHTable is the largest size of mh's lookup tables. More slots share out more
+// evenly, and take 8 bytes each for every service.
+const MaxMHTable = 1 << 24
 
 // CheckMHTable tells why a table of mh cannot have this many slots, or returns
 // nil. Each server has an order of all slots, which takes dividing modulo their
@@ -24,7 +23,7 @@ func CheckMHTable(slots uint32) error {
 	case slots > MaxMHTable:
 		return fmt.Errorf("a table of %d slots for mh: at most %d are possible", slots, MaxMHTable)
 	case !big.NewInt(int64(slots)).ProbablyPrime(0): // without doubt below 2^64
-		return fmt.Errorf("a table of %d slots for mh: it has to be a prime, for instance %d or 655373", slots, DefaultMHTable)
+		return fmt.Errorf("a table of %d slots for mh: it has to be a prime, for instance %d or 655373", slots, lvs.DefaultMHTable)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 // mh returns whose each slot of a table of the usual size is, or None where a
 // server has weight 0.
 func mh(seats []Seat, before *Pool, flags ...string) ([]netip.AddrPort, Pool) {
-	w := Wanted{Scheduler: lvs.MH, Seats: seats, Before: before, MHTable: DefaultMHTable, Secret: secret}
+	w := Wanted{Scheduler: lvs.MH, Seats: seats, Before: before, MHTable: lvs.DefaultMHTable, Secret: secret}
 	w.Flags = lvs.SchedulerFlags(strings.Join(flags, ","))
 	p := NewPool(w)
 	slots := make([]netip.AddrPort, len(p.Turns))
@@ -78,7 +78,7 @@ func TestMHShares(t *testing.T) {
 		n, weight := count(slots), sum(seats)
 		least, most := math.MaxInt, 0
 		for _, s := range seats {
-			got, share := n[s.Address], float64(s.Weight)/weight*DefaultMHTable
+			got, share := n[s.Address], float64(s.Weight)/weight*lvs.DefaultMHTable
 			least, most = min(least, got), max(most, got)
 			if off := math.Abs(float64(got) - share); off > 2 || off > share/100 && share > 200 {
 				t.Errorf("weight %d of %.0f has %d slots, its share is %.2f", s.Weight, weight, got, share)
@@ -100,7 +100,7 @@ func TestMHGivesEveryoneASlot(t *testing.T) {
 			t.Errorf("a server of weight 1 has %d slots", n[s.Address])
 		}
 	}
-	if a, b := n[address(7)], n[address(8)]; a+b != DefaultMHTable-50 || max(a, b)-min(a, b) > 1 {
+	if a, b := n[address(7)], n[address(8)]; a+b != lvs.DefaultMHTable-50 || max(a, b)-min(a, b) > 1 {
 		t.Errorf("the heavy ones have %d and %d slots", a, b)
 	}
 }
@@ -173,14 +173,14 @@ func TestMHAgrees(t *testing.T) {
 	if there, _ := mh(seats, nil); !slices.Equal(here, there) {
 		t.Error("another order and other ids give another table")
 	}
-	p := NewPool(Wanted{Scheduler: lvs.MH, Seats: seats, MHTable: DefaultMHTable, Secret: Secret{secret[0], secret[1] + 1}})
+	p := NewPool(Wanted{Scheduler: lvs.MH, Seats: seats, MHTable: lvs.DefaultMHTable, Secret: Secret{secret[0], secret[1] + 1}})
 	same := 0
 	for i, seat := range p.Turns {
 		if p.Seats[seat].Address == here[i] {
 			same++
 		}
 	}
-	if same > DefaultMHTable/8 {
+	if same > lvs.DefaultMHTable/8 {
 		t.Errorf("with another secret %d slots are the same", same)
 	}
 }
@@ -255,7 +255,7 @@ func TestCheckMHTable(t *testing.T) {
 
 func BenchmarkMaglev1000(b *testing.B) {
 	for name, weights := range map[string][]uint32{"one weight": {1}, "many": {1, 100, 7, 50, 33, 2, 81}} {
-		w := Wanted{Scheduler: lvs.MH, Flags: "mh-fallback", Seats: servers(1000, 1, weights...), MHTable: DefaultMHTable, Secret: secret}
+		w := Wanted{Scheduler: lvs.MH, Flags: "mh-fallback", Seats: servers(1000, 1, weights...), MHTable: lvs.DefaultMHTable, Secret: secret}
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				NewPool(w)
