@@ -2,270 +2,529 @@
 /*
  * conn.h, stage 2: the connection that a packet belongs to.
  *
- * conn_find   reads `connections` and `real_servers`; leaves with
- *             SERVER_REMOVED, or goes on, knowing the connection or not.
+ * conn_find   reads `connections4`, `connections6` and `real_servers`; leaves
+ *             with SERVER_REMOVED, or goes on, knowing the connection or not.
  * conn_touch  writes a known connection's next state and expiry.
- * conn_make   writes a new connection; leaves with TABLE_FULL or CONTENDED.
+ * conn_make   writes a new connection; leaves with TABLE_FULL.
  * conn_expire ends connections whose time is up (the sweep program).
+ * conn_end    ends one.
  *
- * Only this file writes `connections` and `counts`, always by the transition
- * that wins a compare-and-swap, so that counts are exact without a lock. This
- * is the seam behind which the table can be replaced.
+ * conn_find and conn_make leave with AGAIN if another CPU was faster.
  *
- * How a key's word lives:  insert → swapped by packets → swapped to 0 by the
- * sweep, which alone deletes. A word whose time is up, or that a SYN may open
- * anew, is swapped for that of the new connection in place.
+ * Only this file writes the tables and `counts`, always by the transition that
+ * wins a compare-and-swap, so that counts are exact without a lock. This is the
+ * seam behind which the table can be replaced: test/bench does.
+ *
+ * A hit costs one memory latency: all of an IPv4 set is one cache line, and
+ * another set is read only if the first that is looked at has not the connection:
+ * the front's while there are few connections, else the first of the other two.
+ *
+ * How a slot lives, in the words of types.h:
+ *
+ *   free ─► BUSY: its maker alone writes the key
+ *        ─► TENTATIVE: it can be seen; its maker looks through both sets for
+ *           another of its key, made by another CPU meanwhile
+ *        ─► alive: swapped by packets
+ *        ─► free, by the sweep; or BUSY, by the maker of another connection
+ *
+ * Of two that make a connection of one key, the one whose slot comes first in
+ * the order of the sets takes the other away (TENTATIVE → free), before it
+ * stays itself; the other one looks again. One that is alive always stays. So
+ * there are never two alive, and one that was used is never taken away.
+ * test/protocol walks through every interleaving.
  */
 #pragma once
 
-#include "packet.h"
+#include "hash.h"
+#include "state.h"
 
-enum { CONN_TRIES = 8 }; /* swaps that a packet tries before it gives up */
-
-static __always_inline __u64 conn_ticks(__u64 now_ns)
-{
-	return now_ns / (1000000000 / CONN_TICKS_PER_SECOND);
-}
-
-static __always_inline __u32 conn_server(__u64 word)
-{
-	return (word >> CONN_SERVER_SHIFT) & CONN_SERVER_MASK;
-}
-
-static __always_inline enum conn_state conn_state(__u64 word)
-{
-	return (word >> CONN_STATE_SHIFT) & CONN_STATE_MASK;
-}
-
-/* The 32-bit clock of quarter seconds wraps after 34 years: compare by difference. */
-static __always_inline bool conn_expired(__u64 word, __u64 now)
-{
-	return (__s32)((__u32)word - (__u32)now) <= 0;
-}
-
-static __always_inline __u64 conn_word(__u64 now, enum conn_state state, __u32 server,
-				       __u16 generation)
-{
-	__u32 key = state & CONN_STATE_MASK;
-	__u32 *ticks = bpf_map_lookup_elem(&timeouts, &key);
-	__u32 expires = now + (ticks ? *ticks : 0);
-
-	return expires | (__u64)server << CONN_SERVER_SHIFT | (__u64)key << CONN_STATE_SHIFT |
-	       (__u64)(generation & 0xff) << CONN_GENERATION_SHIFT;
-}
-
-/*
- * The next state of a TCP connection of which only the client's packets are
- * seen: kernel IPVS's input-only table (net/netfilter/ipvs/ip_vs_proto_tcp.c),
- * by the flag that counts and the state it finds. A packet with none of the
- * four flags is no TCP that anybody sends: it changes nothing (the kernel goes
- * to CLOSE, so that anybody could end a connection).
- */
-/* clang-format off */
-#define S(state) STATE_##state
-static const __u8 tcp_next[4][STATE_MAX] = {
-	/* found:  NONE             ESTABLISHED     SYN_SENT        SYN_RECV     FIN_WAIT     TIME_WAIT */
-	/*         CLOSE            CLOSE_WAIT      LAST_ACK        LISTEN       SYNACK */
-	/* SYN */ { S(SYN_RECV),    S(ESTABLISHED), S(ESTABLISHED), S(SYN_RECV), S(SYN_RECV), S(SYN_RECV),
-		    S(SYN_RECV),    S(SYN_RECV),    S(SYN_RECV),    S(SYN_RECV), S(SYN_RECV) },
-	/* FIN */ { S(CLOSE),       S(FIN_WAIT),    S(SYN_SENT),    S(TIME_WAIT), S(FIN_WAIT), S(TIME_WAIT),
-		    S(CLOSE),       S(CLOSE_WAIT),  S(LAST_ACK),    S(LISTEN),   S(TIME_WAIT) },
-	/* ACK */ { S(ESTABLISHED), S(ESTABLISHED), S(SYN_SENT),    S(ESTABLISHED), S(FIN_WAIT), S(TIME_WAIT),
-		    S(CLOSE),       S(CLOSE_WAIT),  S(CLOSE),       S(LISTEN),   S(ESTABLISHED) },
-	/* RST */ { S(CLOSE),       S(CLOSE),       S(CLOSE),       S(SYN_RECV), S(CLOSE),    S(CLOSE),
-		    S(CLOSE),       S(CLOSE),       S(LAST_ACK),    S(LISTEN),   S(CLOSE) },
+enum {
+	CONN_SETS = 3,	/* that a connection may be in: front, first, second */
+	CONN_TRIES = 8, /* swaps that a packet tries before it gives up */
+	CONN_NOWHERE = CONN_SETS * CONN_WAYS, /* no place in any of them */
 };
-#undef S
-/* clang-format on */
 
-static __always_inline enum conn_state conn_next(struct packet *p, enum conn_state found)
+/* Sets of each table but for the front, at least 2, and of the front; set by the daemon at load. */
+const volatile __u32 conn_sets = 2;
+const volatile __u32 conn_front = 0;
+
+/*
+ * The code is the same for both families, with other strides: `six` is known
+ * wherever a function is inlined. A slot6 begins as a slot4. The three sets are
+ * never the same.
+ */
+static __always_inline void *conn_set(struct flow *f, bool six, __u32 choice)
 {
-	__u32 column = found & CONN_STATE_MASK;
+	__u32 first = (f->hash >> 32) * conn_sets >> 32, index = first;
 
-	if (p->key.protocol == IPPROTO_UDP)
-		return STATE_UDP;
-	if (p->tcp_flags & TCP_RST)
-		return tcp_next[3][column];
-	if (p->tcp_flags & TCP_SYN)
-		return tcp_next[0][column];
-	if (p->tcp_flags & TCP_FIN)
-		return tcp_next[1][column];
-	if (p->tcp_flags & TCP_ACK)
-		return tcp_next[2][column];
-	return found;
+	if (choice == 0) {
+		index = conn_sets + ((f->hash >> 16 & 0xffffffff) * conn_front >> 32);
+	} else if (choice == 2) {
+		index = (__u64)(__u32)f->hash * (conn_sets - 1) >> 32;
+		index += index >= first;
+	}
+	return six ? bpf_map_lookup_elem(&connections6, &index)
+		   : bpf_map_lookup_elem(&connections4, &index);
 }
 
-/* Active as kernel 6.1 counts. A UDP connection never is. */
-static __always_inline bool conn_active(enum conn_state s)
+static __always_inline struct crowd *conn_crowd(bool six)
 {
-	return s == STATE_ESTABLISHED || s == STATE_SYN_SENT || s == STATE_SYN_RECV ||
-	       s == STATE_SYNACK;
+	__u32 key = six;
+
+	return bpf_map_lookup_elem(&crowds, &key);
 }
 
-/* One connection in this state, as it is added to or taken from `counts`. */
-static __always_inline __u64 conn_unit(enum conn_state s)
+static __always_inline struct slot4 *conn_slot(void *set, bool six, __u32 way)
 {
-	return conn_active(s) ? 1 : 1ULL << 32;
+	return set + way * (six ? sizeof(struct slot6) : sizeof(struct slot4));
 }
 
-static __always_inline void conn_count(__u32 server, __u64 delta)
+static __always_inline bool conn_spread(struct crowd *crowd)
 {
-	__u64 *count = bpf_map_lookup_elem(&counts, &server);
-
-	if (count)
-		__sync_fetch_and_add(count, delta);
+	return crowd && *(volatile __u64 *)&crowd->spread;
 }
 
 /*
- * Does the packet ask for a new connection? Of TCP only a plain SYN does; the
- * kernel takes a SYN with ACK too, for active FTP through NAT.
+ * A set of the front is full: if many are, new connections go elsewhere. Not
+ * counted exactly, which would have CPUs wait for each other.
  */
-static __always_inline bool conn_opens(struct packet *p)
+static __always_inline void conn_crowded(struct crowd *crowd)
 {
-	return p->key.protocol == IPPROTO_UDP ||
-	       (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+	if (!crowd)
+		return;
+	if (crowd->missed++ > conn_front / 4)
+		crowd->spread = 1;
 }
 
-/* May a SYN open the connection anew? (conn_reuse_mode 1, DR included) */
-static __always_inline bool conn_ended(enum conn_state s)
+/* The slot of f->place. */
+static __always_inline struct slot4 *conn_at(struct flow *f, bool six)
 {
-	return s == STATE_FIN_WAIT || s == STATE_TIME_WAIT || s == STATE_CLOSE;
+	void *set = conn_set(f, six, f->place / CONN_WAYS);
+
+	return set ? conn_slot(set, six, f->place % CONN_WAYS) : NULL;
+}
+
+/* The key of the flow's connection, without version and generation. */
+static __always_inline __u64 conn_key(struct flow *f, bool six)
+{
+	__u32 client = six ? (__u32)(f->hash >> 16) : f->key.client.word[3];
+
+	return (__u64)client << CONN_CLIENT_SHIFT | (__u64)f->key.client_port << CONN_PORT_SHIFT;
+}
+
+static __always_inline bool conn_client_equal(struct flow *f, struct slot6 *slot)
+{
+	volatile __u64 *client = slot->client;
+	__u64 *want = (__u64 *)&f->key.client;
+
+	return client[0] == want[0] && client[1] == want[1];
+}
+
+/* Is it a real server of the flow's service? Else the slot is another flow's. */
+static __always_inline bool conn_serves(struct flow *f, bool six, __u64 key, __u32 id)
+{
+	struct real_server *server = bpf_map_lookup_elem(&real_servers, &id);
+	struct service_key *service;
+
+	if (!server || (__u8)server->generation != (__u8)(key >> CONN_GENERATION_SHIFT))
+		return false;
+	service = &server->service;
+	if (six && (service->vip.word[0] != f->key.vip.word[0] ||
+		    service->vip.word[1] != f->key.vip.word[1] ||
+		    service->vip.word[2] != f->key.vip.word[2]))
+		return false;
+	return service->vip.word[3] == f->key.vip.word[3] && service->port == f->key.port &&
+	       service->protocol == f->key.protocol;
+}
+
+/*
+ * The word of a slot that holds the flow's connection, TENTATIVE or alive; else 0.
+ * The key is read first and the word last: if they are of one version, so is what
+ * was read between them. If not, the slot is another connection's by now, or
+ * written: who sees TENTATIVE looks again.
+ */
+static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot4 *slot)
+{
+	__u64 key = *(volatile __u64 *)&slot->key, word;
+
+	if ((key ^ conn_key(f, six)) >> CONN_PORT_SHIFT)
+		return 0;
+	if (six && !conn_client_equal(f, (struct slot6 *)slot))
+		return 0;
+	word = *(volatile __u64 *)&slot->word;
+	if (conn_state(word) == STATE_NONE || conn_state(word) == STATE_BUSY)
+		return 0;
+	if ((__u8)key != conn_version(word))
+		return conn_pack(0, 0, STATE_TENTATIVE, 0);
+	return conn_serves(f, six, key, conn_server(word)) ? word : 0;
+}
+
+/*
+ * Which ways of a set have the flow's key: a bit for each. Without a branch: the
+ * CPU would guess the way, and be wrong after it has waited for the memory.
+ */
+static __always_inline __u64 conn_ways(struct flow *f, bool six, void *set)
+{
+	__u64 want = conn_key(f, six), ways = 0;
+
+#pragma unroll
+	for (__u32 way = 0; way < CONN_WAYS; way++) {
+		__u64 key = *(volatile __u64 *)&conn_slot(set, six, way)->key;
+
+		ways |= ((((key ^ want) >> CONN_PORT_SHIFT) - 1) >> 63) << way;
+	}
+	return ways;
+}
+
+/* The first way of some, that is the place of the lowest bit. */
+static __always_inline __u32 conn_first(__u64 ways)
+{
+	__u64 lowest = ways & -ways;
+
+	return (lowest >> 1) - (lowest >> 3); /* 1, 2, 4, 8 are 0, 1, 2, 3 */
+}
+
+static __always_inline void conn_look(struct flow *f, bool six)
+{
+	__u32 swap =
+		!conn_front || conn_spread(conn_crowd(six)); /* of the order of the first two */
+
+	for (__u32 n = 0; n < CONN_SETS; n++) {
+		__u32 choice = n < 2 ? n ^ swap : n;
+		__u64 ways;
+		void *set;
+
+		if (!choice && !conn_front)
+			continue;
+		set = conn_set(f, six, choice);
+		if (!set)
+			return; /* never: there are so many sets */
+		ways = conn_ways(f, six, set);
+		for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
+			__u32 way = conn_first(ways) % CONN_WAYS;
+			__u64 word = conn_match(f, six, conn_slot(set, six, way));
+
+			if (word) {
+				f->seen = flow_any(f, word);
+				f->place = choice * CONN_WAYS + way;
+				return;
+			}
+			ways &= ways - 1;
+		}
+	}
+}
+
+/* What of the connection that was found: go on with it, or make it anew? */
+static __always_inline enum reason conn_judge(struct packet *p)
+{
+	enum conn_state state = conn_state(p->flow.seen);
+
+	if (state == STATE_TENTATIVE)
+		return REASON_AGAIN;
+	if (conn_expired(p->flow.seen, p->flow.now))
+		return REASON_UNDECIDED;
+	if (p->flow.key.protocol == IPPROTO_TCP && conn_opens(p) && conn_ended(state))
+		return REASON_UNDECIDED;
+	if (p->refuse)
+		return p->refuse;
+	p->flow.server_id = conn_server(p->flow.seen);
+	p->server = bpf_map_lookup_elem(&real_servers, &p->flow.server_id);
+	if (!p->server)
+		return REASON_INTERNAL;
+	if (p->server->state != SERVER_LISTED)
+		return REASON_SERVER_REMOVED;
+	p->service_id = p->server->service_id;
+	p->known = 1;
+	return REASON_UNDECIDED;
 }
 
 static __always_inline enum reason conn_find(struct packet *p)
 {
-	struct real_server *server;
-	__u32 id;
+	struct flow *f = &p->flow;
 
-	p->conn = bpf_map_lookup_elem(&connections, &p->key);
-	if (!p->conn)
-		return REASON_UNDECIDED;
-	p->conn_seen = *(volatile __u64 *)p->conn;
-	if (conn_expired(p->conn_seen, p->now))
-		return REASON_UNDECIDED;
-	if (p->key.protocol == IPPROTO_TCP && conn_opens(p) && conn_ended(conn_state(p->conn_seen)))
-		return REASON_UNDECIDED;
-
-	id = conn_server(p->conn_seen);
-	server = bpf_map_lookup_elem(&real_servers, &id);
-	if (!server || (server->generation & 0xff) != p->conn_seen >> CONN_GENERATION_SHIFT)
-		return REASON_UNDECIDED; /* its server's id has another owner: it is over */
-	if (p->refuse)
-		return p->refuse;
-	if (server->state != SERVER_LISTED)
-		return REASON_SERVER_REMOVED;
-	p->known = true;
-	p->server = server;
-	p->server_id = id;
-	p->service_id = server->service_id;
-	return REASON_UNDECIDED;
+	p->known = 0;
+	f->place = CONN_NOWHERE;
+	f->hash = hash_flow(&f->key, f->six);
+	if (f->six)
+		conn_look(f, true);
+	else
+		conn_look(f, false);
+	return f->place == CONN_NOWHERE ? REASON_UNDECIDED : conn_judge(p);
 }
 
-/* Takes a connection that is over off its server's count. */
-static __always_inline void conn_uncount(__u64 word)
+/* Swaps the word of a connection for its next, and counts it. Returns what was found. */
+static __always_inline __u64 conn_swap(struct slot4 *slot, __u64 seen, __u64 word)
 {
-	__u32 id = conn_server(word);
-	struct real_server *server = bpf_map_lookup_elem(&real_servers, &id);
+	__u64 was = conn_unit(conn_state(seen)), is = conn_unit(conn_state(word));
+	__u64 found;
 
-	if (server && (server->generation & 0xff) == word >> CONN_GENERATION_SHIFT)
-		conn_count(id, -conn_unit(conn_state(word)));
+	/* Before the swap: after it, another CPU may take it off at once. */
+	if (is != was)
+		conn_count(conn_server(word), is);
+	found = __sync_val_compare_and_swap(&slot->word, seen, word);
+	if (is != was)
+		conn_count(conn_server(word), found == seen ? -was : -is);
+	return found;
+}
+
+static __always_inline void conn_move_in(struct flow *f, bool six)
+{
+	struct slot4 *slot = conn_at(f, six);
+	__u64 seen = f->seen;
+
+	for (int i = 0; slot && i < CONN_TRIES; i++) {
+		__u64 word = conn_after(f, seen), found;
+
+		if (word == seen)
+			return;
+		found = conn_swap(slot, seen, word);
+		if (found == seen || !conn_lives(found) ||
+		    conn_version(found) != conn_version(seen))
+			return;
+		seen = flow_any(f, found);
+	}
+}
+
+/*
+ * Swaps the word of f->place. Who loses the swap to another packet of the flow goes
+ * on from that one's state: a FIN or RST is never lost. The loop ends early when the
+ * slot is another connection's.
+ *
+ * Global, so that the verifier looks at it once, whatever the packet.
+ */
+__noinline int conn_move(struct flow *f)
+{
+	if (!f)
+		return REASON_INTERNAL;
+	if (f->six)
+		conn_move_in(f, true);
+	else
+		conn_move_in(f, false);
+	return REASON_UNDECIDED;
 }
 
 /*
  * Moves a known connection to its next state. A tick has one write at most
  * unless the state changes, so that busy connections do not fight for a line.
- * Who loses the swap to another packet of the flow goes on from that one's
- * state: a FIN or RST is never lost. The loop ends early when the connection is
- * over (0), or the word has become one of another real server.
  */
 static __always_inline void conn_touch(struct packet *p)
 {
-	__u64 seen = p->conn_seen;
-
-	for (int i = 0; i < CONN_TRIES; i++) {
-		enum conn_state was = conn_state(seen);
-		enum conn_state is = conn_next(p, was);
-		__u64 word = conn_word(p->now, is, p->server_id, p->server->generation);
-		__u64 found;
-
-		if (word == seen)
-			return;
-		found = __sync_val_compare_and_swap(p->conn, seen, word);
-		if (found == seen) {
-			if (conn_unit(is) != conn_unit(was))
-				conn_count(p->server_id, conn_unit(is) - conn_unit(was));
-			return;
-		}
-		if (!found || conn_server(found) != p->server_id ||
-		    (found ^ seen) >> CONN_GENERATION_SHIFT)
-			return;
-		seen = found;
-	}
+	if (conn_after(&p->flow, p->flow.seen) != p->flow.seen)
+		conn_move(&p->flow);
 }
 
 /*
- * Makes the connection that the packet opens. It is counted before it can be
- * seen, so that nobody takes it off before it was added.
+ * Whose place a new connection may take, the least first; ~0 nobody may. What is
+ * established is never replaced, so that no flood of new ones touches it.
  */
-static __always_inline enum reason conn_make(struct packet *p)
+static __always_inline __u64 conn_rank(__u64 word, __u64 now)
 {
-	enum conn_state state = conn_next(p, STATE_NONE);
-	__u64 word = conn_word(p->now, state, p->server_id, p->server->generation);
-	int err; /* not long: see below */
+	enum conn_state state = conn_state(word);
+	__u32 left = (__u32)word - (__u32)now;
 
-	conn_count(p->server_id, conn_unit(state));
-	if (p->conn && p->conn_seen) {
-		__u64 seen = p->conn_seen;
+	if (state == STATE_NONE)
+		return 0;
+	if (state == STATE_BUSY || state == STATE_TENTATIVE)
+		return ~0ULL;
+	if (conn_expired(word, now))
+		return 1;
+	if (state == STATE_SYN_RECV)
+		return 1ULL << 32 | left;
+	if (state == STATE_UDP_NEW)
+		return 2ULL << 32 | left;
+	return ~0ULL;
+}
 
-		if (__sync_val_compare_and_swap(p->conn, seen, word) == seen) {
-			conn_uncount(seen);
-			return REASON_UNDECIDED;
+/* Chooses the slot for a new connection: its own, if an old one of its key has one. */
+static __always_inline void conn_place(struct flow *f, bool six)
+{
+	struct crowd *crowd = conn_crowd(six);
+	__u64 best = ~0ULL, frees = 0;
+
+	for (__u32 choice = !conn_front || conn_spread(crowd); choice < CONN_SETS && best;
+	     choice++) {
+		void *set = conn_set(f, six, choice);
+
+		if (!set)
+			return;
+		for (__u32 way = 0; way < CONN_WAYS; way++) {
+			__u64 word = *(volatile __u64 *)&conn_slot(set, six, way)->word;
+			__u64 rank = conn_rank(word, f->now);
+
+			frees = flow_any(f, frees + (rank == 0));
+			if (rank >= best)
+				continue;
+			best = flow_any(f, rank);
+			f->seen = flow_any(f, word);
+			f->place = flow_any(f, choice * CONN_WAYS + way);
 		}
-		err = 0;
-	} else {
-		/*
-		 * Up to Linux 6.3 the helper's call is patched to a function
-		 * that returns int: the upper half of the register is zero, and
-		 * a long would be 4294967289 where -E2BIG was meant (seen on
-		 * 6.1; mended by the kernel's commit d7ba4cc900bf).
-		 */
-		err = bpf_map_update_elem(&connections, &p->key, &word, BPF_NOEXIST);
-		if (!err)
-			return REASON_UNDECIDED;
+		if (choice == 0 && best)
+			conn_crowded(crowd);
+		/* The last free one only if the second set has none: full sets are few so. */
+		if (choice == 1 && frees == 1)
+			best = 1;
 	}
-	conn_count(p->server_id, -conn_unit(state));
-	return err == -7 /* E2BIG */ || err == -12 /* ENOMEM */ ? REASON_TABLE_FULL
-								: REASON_CONTENDED;
+}
+
+/* A slot that was given back. The version stays, for the next one to raise. */
+static __always_inline __u64 conn_free(__u64 word)
+{
+	return conn_pack(0, 0, STATE_NONE, conn_version(word));
+}
+
+/*
+ * Is there another of the flow's connection but that at f->place? One that is not
+ * alive yet and comes later is taken away.
+ */
+static __always_inline bool conn_elsewhere(struct flow *f, bool six)
+{
+	for (__u32 choice = !conn_front; choice < CONN_SETS; choice++) {
+		void *set = conn_set(f, six, choice);
+
+		if (!set)
+			return true;
+		for (__u32 way = 0; way < CONN_WAYS; way++) {
+			struct slot4 *slot = conn_slot(set, six, way);
+			__u32 place = choice * CONN_WAYS + way;
+			__u64 word;
+
+			if (place == f->place)
+				continue;
+			word = conn_match(f, six, slot);
+			if (!word)
+				continue;
+			if (conn_state(word) != STATE_TENTATIVE || place < f->place)
+				return true;
+			if (__sync_val_compare_and_swap(&slot->word, word, conn_free(word)) != word)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Makes the connection in the slot of f->place. It is counted before it is alive,
+ * so that nobody takes it off before it was added.
+ */
+static __always_inline enum reason conn_write(struct flow *f, bool six)
+{
+	__u32 version = (__u8)(conn_version(f->seen) + 1);
+	__u64 busy = conn_pack(0, 0, STATE_BUSY, version);
+	__u64 tentative = conn_pack(0, f->server_id, STATE_TENTATIVE, version);
+	__u64 word = conn_pack(conn_expires(f->now, f->state), f->server_id, f->state, version);
+	struct slot4 *slot = conn_at(f, six);
+
+	if (!slot)
+		return REASON_INTERNAL;
+	if (__sync_val_compare_and_swap(&slot->word, f->seen, busy) != f->seen)
+		return REASON_AGAIN;
+	if (conn_lives(f->seen))
+		conn_uncount(f->seen);
+	if (six) {
+		volatile __u64 *client = ((struct slot6 *)slot)->client;
+
+		client[0] = ((__u64 *)&f->key.client)[0];
+		client[1] = ((__u64 *)&f->key.client)[1];
+	}
+	*(volatile __u64 *)&slot->key =
+		conn_key(f, six) | version | (__u64)(__u8)f->generation << CONN_GENERATION_SHIFT;
+	/* A full barrier: what follows reads later. */
+	__sync_lock_test_and_set(&slot->word, tentative);
+
+	if (conn_elsewhere(f, six)) {
+		__sync_val_compare_and_swap(&slot->word, tentative, conn_free(tentative));
+		return REASON_AGAIN;
+	}
+	conn_count(f->server_id, conn_unit(f->state));
+	if (__sync_val_compare_and_swap(&slot->word, tentative, word) == tentative)
+		return REASON_UNDECIDED;
+	conn_count(f->server_id, -conn_unit(f->state));
+	return REASON_AGAIN;
+}
+
+static __always_inline enum reason conn_new(struct flow *f, bool six)
+{
+	if (f->place == CONN_NOWHERE)
+		conn_place(f, six);
+	if (f->place == CONN_NOWHERE)
+		return REASON_TABLE_FULL;
+	return conn_write(f, six);
+}
+
+/*
+ * Global, so that the verifier looks at it once, whatever the packet; with it
+ * inlined it gave up (see flow_any).
+ */
+__noinline int conn_create(struct flow *f)
+{
+	if (!f)
+		return REASON_INTERNAL;
+	return f->six ? conn_new(f, true) : conn_new(f, false);
+}
+
+static __always_inline enum reason conn_make(struct packet *p, enum conn_state state)
+{
+	p->flow.state = state;
+	p->flow.generation = p->server->generation;
+	return conn_create(&p->flow);
+}
+
+/* Ends a connection. False if it is another by now, or has changed. */
+static __always_inline bool conn_end(struct slot4 *slot, __u64 seen)
+{
+	if (__sync_val_compare_and_swap(&slot->word, seen, conn_free(seen)) != seen)
+		return false;
+	conn_uncount(seen);
+	return true;
 }
 
 struct conn_sweep {
 	__u64 now;
-	__u64 seen;
+	__u64 seen4;
+	__u64 seen6;
 	__u64 ended;
+	__u32 first;
+	__u32 all;
 };
 
-static long conn_expire_one(void *map, struct conn_key *key, __u64 *word, struct conn_sweep *sweep)
+static __always_inline void conn_expire_set(struct conn_sweep *sweep, void *set, bool six,
+					    __u64 *seen)
 {
-	__u64 seen = *(volatile __u64 *)word;
+	for (__u32 way = 0; way < CONN_WAYS; way++) {
+		struct slot4 *slot = conn_slot(set, six, way);
+		__u64 word = *(volatile __u64 *)&slot->word;
 
-	sweep->seen++;
-	if (!conn_expired(seen, sweep->now))
-		return 0;
-	if (seen && __sync_val_compare_and_swap(word, seen, 0) != seen)
-		return 0;
-	if (seen) {
-		conn_uncount(seen);
-		sweep->ended++;
+		if (!conn_lives(word))
+			continue;
+		*seen += 1;
+		if ((sweep->all || conn_expired(word, sweep->now)) && conn_end(slot, word))
+			sweep->ended++;
 	}
-	bpf_map_delete_elem(map, key);
+}
+
+static long conn_expire_both(__u32 i, struct conn_sweep *sweep)
+{
+	__u32 index = sweep->first + i;
+	void *four = bpf_map_lookup_elem(&connections4, &index);
+	void *six = bpf_map_lookup_elem(&connections6, &index);
+
+	if (!four || !six)
+		return 1;
+	conn_expire_set(sweep, four, false, &sweep->seen4);
+	conn_expire_set(sweep, six, true, &sweep->seen6);
 	return 0;
 }
 
 static __always_inline void conn_expire(struct sweep *result)
 {
-	struct conn_sweep sweep = { .now = conn_ticks(result->now_ns) };
+	struct conn_sweep sweep = {
+		.now = conn_ticks(result->now_ns),
+		.first = result->first,
+		.all = result->all,
+	};
 
-	bpf_for_each_map_elem(&connections, conn_expire_one, &sweep, 0);
-	result->seen = sweep.seen;
+	bpf_loop(result->sets, conn_expire_both, &sweep, 0);
+	result->seen4 = sweep.seen4;
+	result->seen6 = sweep.seen6;
 	result->ended = sweep.ended;
 }

@@ -25,6 +25,7 @@ static __always_inline enum reason forward_route(struct packet *p)
 {
 	__u32 index = *(volatile __u32 *)&p->server->next_hop;
 	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &index);
+	struct interface *out;
 
 	if (!hop)
 		return REASON_INTERNAL;
@@ -45,13 +46,12 @@ static __always_inline enum reason forward_route(struct packet *p)
 	if (p->ip_bytes > hop->mtu)
 		return REASON_TOO_BIG;
 	p->out_ifindex = hop->ifindex;
-	if (p->out_ifindex == p->ctx->ingress_ifindex) {
-		p->out = p->in;
+	if (p->out_ifindex == p->ctx->ingress_ifindex)
 		return forward_vlan(p, hop->vlan);
-	}
-	p->out = bpf_map_lookup_elem(&interfaces, &p->out_ifindex);
-	if (!p->out)
+	out = packet_interface(p->out_ifindex);
+	if (!out)
 		return REASON_NO_ROUTE;
+	p->own_mac = *(volatile __u64 *)out;
 	/* A tag means something on the port it came in by, and nowhere else. */
 	return forward_vlan(p, hop->vlan == VLAN_KEEP ? 0 : hop->vlan);
 }
@@ -62,7 +62,7 @@ static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 
 	if (!s)
 		return;
-	s->connections += !p->known;
+	s->connections += !p->known && !p->stateless;
 	s->in_packets++;
 	s->in_bytes += p->ip_bytes;
 }
@@ -70,7 +70,7 @@ static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 static __always_inline void forward_count(struct packet *p)
 {
 	forward_add(&service_stats, p->service_id, p);
-	forward_add(&server_stats, p->server_id, p);
+	forward_add(&server_stats, p->flow.server_id, p);
 }
 
 /*
@@ -104,7 +104,8 @@ static __always_inline enum reason forward_dr(struct packet *p)
 	/* From here on the frame changes: nothing below can fail. */
 	*(__u32 *)eth->h_dest = (__u32)p->out_mac;
 	*(__u16 *)(eth->h_dest + 4) = (__u16)(p->out_mac >> 32);
-	__builtin_memcpy(eth->h_source, p->out->mac, ETH_ALEN);
+	*(__u32 *)eth->h_source = (__u32)p->own_mac;
+	*(__u16 *)(eth->h_source + 4) = (__u16)(p->own_mac >> 32);
 	if (p->out_vlan != VLAN_KEEP && p->out_vlan) {
 		struct vlan_tag *tag = (void *)(eth + 1);
 		__be16 priority = p->tags ? tag->tci & bpf_htons(0xf000) : 0;
@@ -112,5 +113,5 @@ static __always_inline enum reason forward_dr(struct packet *p)
 		eth->h_proto = bpf_htons(ETH_P_8021Q);
 		tag->tci = priority | bpf_htons(p->out_vlan);
 	}
-	return REASON_FORWARDED;
+	return p->stateless ? REASON_STATELESS : REASON_FORWARDED;
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * hash.h: a client as a number, for the schedulers sh and mh.
+ * hash.h: a client or a flow as a number.
  *
- * hash_kernel  sh's of kernel IPVS, so that clients stay where it sent them.
- * hash_keyed   SipHash-1-3: clients cannot choose it.
+ * hash_kernel  a client as sh of kernel IPVS has it, so that clients stay where
+ *              it sent them.
+ * hash_client  a client for mh; hash_flow a flow for the connection tables and
+ *              the rings: SipHash-1-3, which nobody can choose who does not know
+ *              the secret. They read `secrets`.
  *
- * Both read their arguments alone. internal/sched has both in Go.
+ * internal/sched has them in Go.
  */
 #pragma once
 
@@ -54,23 +57,57 @@ static __always_inline void hash_word(struct hash_state *s, __u64 word)
 	s->a ^= word;
 }
 
-/* Of the 16 bytes of the address, and the two of the port behind it if it counts. */
-static __always_inline __u64 hash_keyed(const struct secret *secret, const struct addr *client,
-					__be16 port, bool with_port)
+static __always_inline struct hash_state hash_begin(enum secret_use use)
 {
-	struct hash_state s = {
-		.a = secret->key[0] ^ 0x736f6d6570736575,
-		.b = secret->key[1] ^ 0x646f72616e646f6d,
-		.c = secret->key[0] ^ 0x6c7967656e657261,
-		.d = secret->key[1] ^ 0x7465646279746573,
-	};
+	__u32 key = use;
+	struct secret *secret = bpf_map_lookup_elem(&secrets, &key);
+	__u64 low = secret ? secret->key[0] : 0, high = secret ? secret->key[1] : 0;
 
-	hash_word(&s, client->word[0] | (__u64)client->word[1] << 32);
-	hash_word(&s, client->word[2] | (__u64)client->word[3] << 32);
+	return (struct hash_state){
+		.a = low ^ 0x736f6d6570736575,
+		.b = high ^ 0x646f72616e646f6d,
+		.c = low ^ 0x6c7967656e657261,
+		.d = high ^ 0x7465646279746573,
+	};
+}
+
+static __always_inline __u64 hash_end(struct hash_state *s)
+{
+	s->c ^= 0xff;
+	hash_round(s);
+	hash_round(s);
+	hash_round(s);
+	return s->a ^ s->b ^ s->c ^ s->d;
+}
+
+static __always_inline void hash_addr(struct hash_state *s, const struct addr *a)
+{
+	hash_word(s, a->word[0] | (__u64)a->word[1] << 32);
+	hash_word(s, a->word[2] | (__u64)a->word[3] << 32);
+}
+
+/* Of the 16 bytes of the address, and the two of the port behind it if it counts. */
+static __always_inline __u64 hash_client(const struct addr *client, __be16 port, bool with_port)
+{
+	struct hash_state s = hash_begin(SECRET_CLIENT);
+
+	hash_addr(&s, client);
 	hash_word(&s, with_port ? 18ULL << 56 | port : 16ULL << 56); /* length, and the rest */
-	s.c ^= 0xff;
-	hash_round(&s);
-	hash_round(&s);
-	hash_round(&s);
-	return s.a ^ s.b ^ s.c ^ s.d;
+	return hash_end(&s);
+}
+
+/* Of both addresses, as long as they are in the packet, ports and protocol: 13 or 37 bytes. */
+static __always_inline __u64 hash_flow(const struct conn_key *key, bool six)
+{
+	struct hash_state s = hash_begin(SECRET_FLOW);
+	__u64 rest = key->client_port | (__u64)key->port << 16 | (__u64)key->protocol << 32;
+
+	if (six) {
+		hash_addr(&s, &key->client);
+		hash_addr(&s, &key->vip);
+	} else {
+		hash_word(&s, key->client.word[3] | (__u64)key->vip.word[3] << 32);
+	}
+	hash_word(&s, rest | (six ? 37ULL : 13ULL) << 56);
+	return hash_end(&s);
 }

@@ -3,33 +3,62 @@
  * lvs.bpf.c: the director's program. The stages of a packet, in order, and the
  * one exit. Every packet leaves with one reason, counted once.
  */
-#include "packet.h"  /* 1 what is it? */
-#include "conn.h"    /* 2 of a known connection? */
+#include "packet.h" /* 1 what is it? */
+#ifndef CONN_H
+#define CONN_H "conn.h"
+#endif
+#include CONN_H	     /* 2 of a known connection? test/bench has it keep other tables */
 #include "service.h" /* 3 else, which service does it open? */
 #include "sched.h"   /* 4 with which real server? */
 #include "forward.h" /* 5 how does it get there? */
 
-static __always_inline enum reason stages(struct packet *p)
-{
-	enum reason r;
+enum { ATTEMPTS = 4 };
 
-	r = packet_parse(p);
+/* Goes the way of a known connection. */
+static __always_inline enum reason follow(struct packet *p)
+{
+	enum reason r = forward_route(p);
+
 	if (!r)
-		r = conn_find(p);
-	if (!r && !p->known)
-		r = service_find(p);
-	if (!r && !p->known)
+		conn_touch(p);
+	return r;
+}
+
+/* Opens a connection. All is checked before conn_make, the first to write. */
+static __always_inline enum reason open(struct packet *p)
+{
+	enum reason r = service_find(p);
+
+	if (!r)
 		r = sched_pick(p);
 	if (!r)
 		r = forward_route(p);
 	if (r)
 		return r;
+	r = conn_opens(p) ? conn_make(p, conn_next(&p->flow, STATE_NONE)) : REASON_TABLE_FULL;
+	return r == REASON_TABLE_FULL ? sched_stateless(p) : r;
+}
 
-	/* All is checked: now write. */
-	if (p->known)
-		conn_touch(p);
-	else
-		r = conn_make(p);
+static __always_inline enum reason attempt(struct packet *p)
+{
+	enum reason r = conn_find(p);
+
+	if (r)
+		return r;
+	return p->known ? follow(p) : open(p);
+}
+
+static __always_inline enum reason stages(struct packet *p)
+{
+	enum reason r = packet_parse(p);
+
+	if (r)
+		return r;
+	r = REASON_AGAIN;
+	for (int i = 0; i < ATTEMPTS && r == REASON_AGAIN; i++)
+		r = attempt(p);
+	if (r == REASON_AGAIN)
+		return REASON_CONTENDED;
 	if (r)
 		return r;
 	forward_count(p);
@@ -44,6 +73,7 @@ static __always_inline int finish(struct packet *p, enum reason reason)
 		(*count)++;
 	switch (reason) {
 	case REASON_FORWARDED:
+	case REASON_STATELESS:
 		if (p->out_ifindex == p->ctx->ingress_ifindex)
 			return XDP_TX;
 		return bpf_redirect(p->out_ifindex, 0);
@@ -66,7 +96,7 @@ static __always_inline int direct(struct xdp_md *ctx, __u64 now_ns)
 		.ctx = ctx,
 		.pos = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
-		.now = conn_ticks(now_ns),
+		.flow.now = conn_ticks(now_ns),
 	};
 
 	return finish(&p, stages(&p));
@@ -86,11 +116,75 @@ int lvs_sweep(struct sweep *result)
 	return 0;
 }
 
+static __always_inline enum reason entry_insert(struct packet *p, enum conn_state state)
+{
+	enum reason r = conn_find(p);
+
+	if (r || p->known)
+		return r;
+	p->server = bpf_map_lookup_elem(&real_servers, &p->flow.server_id);
+	return p->server ? conn_make(p, state) : REASON_INTERNAL;
+}
+
+static __always_inline enum reason entry_delete(struct packet *p)
+{
+	enum reason r = conn_find(p);
+	struct slot4 *slot;
+
+	if (r == REASON_AGAIN || p->flow.place == CONN_NOWHERE)
+		return r;
+	slot = p->flow.six ? conn_at(&p->flow, true) : conn_at(&p->flow, false);
+	return slot && conn_end(slot, p->flow.seen) ? REASON_UNDECIDED : REASON_AGAIN;
+}
+
+static __always_inline void packet_of_entry(struct packet *p, struct conn_entry *e)
+{
+	p->flow.now = conn_ticks(e->now_ns);
+	p->flow.key.client = e->client;
+	p->flow.key.vip = e->vip;
+	p->flow.key.client_port = e->client_port;
+	p->flow.key.port = e->port;
+	p->flow.key.protocol = e->protocol;
+	p->flow.six = !addr_is_mapped(&e->vip);
+	p->flow.server_id = e->server_id;
+}
+
+/* Run by the daemon: makes a connection, unless there is one. */
+SEC("syscall")
+int lvs_insert(struct conn_entry *e)
+{
+	struct packet p = {};
+	enum reason r = REASON_AGAIN;
+
+	packet_of_entry(&p, e);
+	for (int i = 0; i < ATTEMPTS && r == REASON_AGAIN; i++)
+		r = entry_insert(&p, e->state);
+	e->found = p.known;
+	e->reason = r;
+	return 0;
+}
+
+/* Run by the daemon: ends a connection, if there is one. */
+SEC("syscall")
+int lvs_delete(struct conn_entry *e)
+{
+	struct packet p = {};
+	enum reason r = REASON_AGAIN;
+
+	packet_of_entry(&p, e);
+	for (int i = 0; i < ATTEMPTS && r == REASON_AGAIN; i++)
+		r = entry_delete(&p);
+	e->found = !r && p.flow.place != CONN_NOWHERE;
+	e->reason = r;
+	return 0;
+}
+
 /* Enums that no map and no function mentions get into the BTF, and so to Go, by this. */
 const volatile struct {
-	enum conn_word conn_word;
+	enum conn_bits conn_bits;
 	enum hop_state hop_state;
 	enum pool_flag pool_flag;
+	enum glance glance;
 } exported_enums;
 
 char _license[] SEC("license") = "Dual BSD/GPL";

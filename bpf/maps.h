@@ -21,8 +21,8 @@ struct {
 } reasons SEC(".maps");
 
 /*
- * Destination addresses that concern us: asked first, so that foreign traffic
- * costs one small lookup. Written by the daemon; read by packet.h.
+ * Destination addresses that concern us. Written by the daemon; read by packet.h
+ * where `vips` does not know.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -30,6 +30,19 @@ struct {
 	__type(key, struct addr);
 	__type(value, __u32); /* unused */
 } addresses SEC(".maps");
+
+/*
+ * The same for one look: asked first, so that foreign traffic costs one read. Each
+ * address has a place; there is the number of the one address that has it,
+ * VIP_NONE or VIP_SEVERAL. Written by the daemon; read by packet.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} vips SEC(".maps");
 
 /*
  * Interfaces that packets come in through or leave by. Written by the daemon;
@@ -42,17 +55,61 @@ struct {
 	__type(value, struct interface);
 } interfaces SEC(".maps");
 
+/* The same for one look. Written by the daemon; read by packet.h, before `interfaces`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
 /*
- * Connections; the value is the word of types.h. Written by conn.h only, so
- * that counts never depend on a daemon; read by the daemon for listings. Not
- * an LRU map: those evict live entries (a fresh one first, when full).
+ * Connections, see types.h. Written by conn.h only, so that counts never depend
+ * on a daemon; the daemon maps them into its memory, to read. Not hash maps:
+ * those read three cache lines and more where a set is one, and lock a bucket
+ * to insert. Not LRU maps: those evict live entries (a fresh one first, when full).
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SIZED);
-	__type(key, struct conn_key);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct set4);
+} connections4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct set6);
+} connections6 SEC(".maps");
+
+/*
+ * Where new connections go, of IPv4 and of IPv6: a hint, for they are looked for
+ * everywhere. Written by conn.h, when the front gets full, and by the daemon, when
+ * it is empty enough again; read by conn.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32); /* 1: IPv6 */
+	__type(value, struct crowd);
+} crowds SEC(".maps");
+
+/*
+ * Until when a service's new flows go by its ring, in ticks; 0 is never. Written
+ * by sched.h when a connection had no room; read by service.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIZED);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32); /* service id */
 	__type(value, __u64);
-} connections SEC(".maps");
+} stateless SEC(".maps");
 
 /* Idle time of a connection by state, in ticks. Written by the daemon; read by conn.h. */
 struct {
@@ -107,14 +164,15 @@ struct {
 } seats SEC(".maps");
 
 /*
- * What mh's hash is keyed with, so that clients cannot choose a real server. One
- * entry. Written by the daemon, once for the life of the instance; read by sched.h.
+ * What hashes are keyed with, so that clients cannot choose a real server or a
+ * place in a table. Written by the daemon, once for the life of the instance;
+ * read by hash.h.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, SECRET_MAX);
 	__uint(map_flags, BPF_F_RDONLY_PROG);
-	__type(key, __u32); /* 0 */
+	__type(key, enum secret_use);
 	__type(value, struct secret);
 } secrets SEC(".maps");
 

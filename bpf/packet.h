@@ -34,6 +34,9 @@ enum {
 	IP6_MORE_FRAGMENTS = 0x0001,
 };
 
+/* Entries of `vips`; set by the daemon at load. */
+const volatile __u32 vip_places = 1;
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 type; /* of what follows */
@@ -41,38 +44,64 @@ struct vlan_tag {
 
 enum tcp_flag { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
 
+/*
+ * Whose packet it is: no pointers, so that it can be handed to a function which
+ * the verifier looks at once (see conn.h).
+ */
+struct flow {
+	__u64 now; /* ticks, see types.h */
+	__u64 six; /* 1: IPv6. 64 bits, so that the verifier keeps track of it */
+	struct conn_key key;
+
+	/* Stages 2 and 4 fill in: */
+	__u64 hash;	       /* of the key, see hash.h */
+	__u64 seen;	       /* the word of the connection's slot, as it was read */
+	__u32 place;	       /* of the slot in the order of both sets, or CONN_NOWHERE */
+	__u32 server_id;       /* of its real server */
+	__u32 generation;      /* of the id */
+	enum conn_state state; /* that it is made in */
+	__u32 tcp_flags;
+};
+
+/*
+ * The same value, of which the verifier does not know what it is: else it walks
+ * through all that follows once for each value it may be (more than 1,000,000
+ * instructions, which is all that it allows; seen on 6.18).
+ */
+static __always_inline __u64 flow_any(struct flow *f, __u64 value)
+{
+	asm volatile("%0 += %1\n\t%0 -= %1" : "+r"(value) : "r"(f->now));
+	return value;
+}
+
 struct packet {
 	struct xdp_md *ctx;
 	void *pos; /* the cursor */
 	void *end;
 	void *ip; /* the IP header */
 
-	__u64 now;	/* ticks, see types.h */
+	struct flow flow;
 	__u32 ip_bytes; /* length of the IP packet */
 	__u16 vlan;	/* id of the outer tag, 0 if none */
 	__u8 tags;
-	__u8 tcp_flags;
 	enum reason refuse; /* what to leave with, should the packet be ours */
-	struct conn_key key;
 
-	struct interface *in; /* where it came in */
+	__u64 own_mac; /* of the interface it leaves by: first, that it came in by */
 
-	/* Stage 2 and 4 fill in: */
-	__u64 *conn;	 /* the connection's word, if its key is in the table */
-	__u64 conn_seen; /* the word as it was read */
-	bool known;	 /* a live connection */
+	/* Stages 2 and 4: */
+	__u64 known; /* 1: of a live connection */
 	struct real_server *server;
-	__u32 server_id;
 
 	/* Stage 3: */
 	__u32 service_id;
 	struct pool *pool;
+	__u64 ring;	 /* the service goes by its ring: it had no room for a connection */
+	__u64 stateless; /* the packet is forwarded without a connection */
 
 	/* Stage 5: */
 	__u64 out_mac;
 	__u32 out_ifindex;
 	__u16 out_vlan;
-	struct interface *out;
 };
 
 /*
@@ -88,10 +117,13 @@ static __always_inline __u64 packet_distance(void *from, void *to)
 	return d;
 }
 
-/* Length of the frame from the cursor on, all buffers counted. */
-static __always_inline __u64 packet_left(struct packet *p)
+/* Are there so many bytes from the cursor on? Only a long frame has more than one buffer. */
+static __always_inline bool packet_has(struct packet *p, __u64 bytes)
 {
-	return bpf_xdp_get_buff_len(p->ctx) - packet_distance((void *)(long)p->ctx->data, p->pos);
+	if (bytes <= packet_distance(p->pos, p->end))
+		return true;
+	return bytes <=
+	       bpf_xdp_get_buff_len(p->ctx) - packet_distance((void *)(long)p->ctx->data, p->pos);
 }
 
 static __always_inline enum reason packet_ethernet(struct packet *p, __be16 *type)
@@ -120,25 +152,64 @@ static __always_inline enum reason packet_ethernet(struct packet *p, __be16 *typ
 	return REASON_UNDECIDED;
 }
 
+static __always_inline struct interface *packet_interface(__u32 ifindex)
+{
+	__u32 place = ifindex % PORTS;
+	struct port *port = bpf_map_lookup_elem(&ports, &place);
+
+	if (port && *(volatile __u32 *)&port->ifindex == ifindex)
+		return &port->interface;
+	return bpf_map_lookup_elem(&interfaces, &ifindex);
+}
+
 /* Is the frame for this machine? XDP also sees what a switch floods. */
 static __always_inline bool packet_for_us(struct packet *p)
 {
 	struct ethhdr *eth = (void *)(long)p->ctx->data;
 	__u32 ifindex = p->ctx->ingress_ifindex;
+	struct interface *in;
 
 	if ((void *)(eth + 1) > p->end)
 		return false;
-	p->in = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (!p->in)
+	in = packet_interface(ifindex);
+	if (!in)
 		return false;
-	return *(__u32 *)p->in->mac == *(__u32 *)eth->h_dest &&
-	       *(__u16 *)(p->in->mac + 4) == *(__u16 *)(eth->h_dest + 4);
+	p->own_mac = *(volatile __u64 *)in; /* and the flags */
+	return (__u32)p->own_mac == *(__u32 *)eth->h_dest &&
+	       (__u16)(p->own_mac >> 32) == *(__u16 *)(eth->h_dest + 4);
+}
+
+/* The number of an address in `vips`. internal/dataplane/address.go has the same. */
+static __always_inline __u64 packet_number(const struct addr *a)
+{
+	__u64 high = a->word[0] | (__u64)a->word[1] << 32;
+	__u64 low = a->word[2] | (__u64)a->word[3] << 32;
+
+	return (high * VIP_FACTOR ^ low) | 2; /* neither VIP_NONE nor VIP_SEVERAL */
+}
+
+/*
+ * Is the packet for one of our addresses? A number is one IPv4 address's, but of
+ * IPv6 any two may share one: then a foreign packet costs what a stray of ours
+ * does, and passes all the same.
+ */
+static __always_inline bool packet_vip(struct packet *p)
+{
+	__u64 number = packet_number(&p->flow.key.vip), *found;
+	__u32 place = (__u64)(__u32)((number >> 32 ^ number) * VIP_FACTOR) * vip_places >> 32;
+
+	found = bpf_map_lookup_elem(&vips, &place);
+	if (!found)
+		return false;
+	if (*(volatile __u64 *)found == VIP_SEVERAL)
+		return bpf_map_lookup_elem(&addresses, &p->flow.key.vip);
+	return *(volatile __u64 *)found == number;
 }
 
 /* The addresses are in the key: do they concern us? */
 static __always_inline enum reason packet_ours(struct packet *p)
 {
-	if (!bpf_map_lookup_elem(&addresses, &p->key.vip))
+	if (!packet_vip(p))
 		return REASON_NOT_OURS;
 	if (!packet_for_us(p))
 		return REASON_OTHER_HOST;
@@ -158,24 +229,29 @@ static __always_inline bool addr_is_mapped(const struct addr *a)
 	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == bpf_htonl(0xffff);
 }
 
+/* A sum of words folded to 16 bits, as in RFC 1071. */
+static __always_inline __u64 ip_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
 /* The sum over a header of `words` 32-bit words, 0xffff if its checksum is right. */
 static __always_inline bool ip_checksum_right(struct packet *p, struct iphdr *ip, __u32 words)
 {
 	__u32 *word = (void *)ip;
-	__u64 sum = 0;
+	__u64 sum = (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
 
-	for (__u32 i = 0; i < 15; i++) {
+	for (__u32 i = 5; i < 15; i++) {
 		if (i >= words)
 			break;
 		if ((void *)(word + i + 1) > p->end)
 			return false;
 		sum += word[i];
 	}
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum == 0xffff;
+	return ip_fold(sum) == 0xffff;
 }
 
 static __always_inline enum reason packet_ipv4(struct packet *p)
@@ -186,19 +262,19 @@ static __always_inline enum reason packet_ipv4(struct packet *p)
 
 	if ((void *)(ip + 1) > p->end)
 		return REASON_BAD_IP;
-	addr_from_v4(&p->key.client, ip->saddr);
-	addr_from_v4(&p->key.vip, ip->daddr);
+	addr_from_v4(&p->flow.key.client, ip->saddr);
+	addr_from_v4(&p->flow.key.vip, ip->daddr);
 	r = packet_ours(p);
 	if (r)
 		return r;
 
 	header = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > packet_left(p) ||
+	if (ip->version != 4 || header < sizeof(*ip) || total < header || !packet_has(p, total) ||
 	    !ip_checksum_right(p, ip, ip->ihl))
 		return REASON_BAD_IP;
 	p->ip_bytes = total;
-	p->key.protocol = ip->protocol;
+	p->flow.key.protocol = ip->protocol;
 	if (ip->frag_off & bpf_htons(IP_OFFSET))
 		return REASON_FRAGMENT_TAIL;
 	if (ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS))
@@ -243,7 +319,7 @@ static __always_inline enum reason packet_ipv6_extensions(struct packet *p, __u8
 		next = ext->next;
 		p->pos += length;
 	}
-	p->key.protocol = next;
+	p->flow.key.protocol = next;
 	return REASON_UNDECIDED;
 }
 
@@ -255,16 +331,17 @@ static __always_inline enum reason packet_ipv6(struct packet *p)
 
 	if ((void *)(ip + 1) > p->end)
 		return REASON_BAD_IP;
-	__builtin_memcpy(&p->key.client, &ip->saddr, sizeof(struct addr));
-	__builtin_memcpy(&p->key.vip, &ip->daddr, sizeof(struct addr));
+	__builtin_memcpy(&p->flow.key.client, &ip->saddr, sizeof(struct addr));
+	__builtin_memcpy(&p->flow.key.vip, &ip->daddr, sizeof(struct addr));
 	r = packet_ours(p);
 	if (r)
 		return r;
-	if (addr_is_mapped(&p->key.vip) || addr_is_mapped(&p->key.client))
+	if (addr_is_mapped(&p->flow.key.vip) || addr_is_mapped(&p->flow.key.client))
 		return REASON_V4_MAPPED;
 
+	p->flow.six = 1;
 	total = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (ip->version != 6 || total > packet_left(p))
+	if (ip->version != 6 || !packet_has(p, total))
 		return REASON_BAD_IP;
 	p->ip_bytes = total;
 	p->pos = ip + 1;
@@ -289,9 +366,9 @@ static __always_inline enum reason packet_tcp(struct packet *p)
 
 	if ((void *)(tcp + 1) > p->end || payload < sizeof(*tcp))
 		return REASON_MALFORMED;
-	p->key.client_port = tcp->source;
-	p->key.port = tcp->dest;
-	p->tcp_flags = ((__u8 *)tcp)[13];
+	p->flow.key.client_port = tcp->source;
+	p->flow.key.port = tcp->dest;
+	p->flow.tcp_flags = ((__u8 *)tcp)[13];
 	if (tcp->doff * 4 < sizeof(*tcp) || (tcp->doff * 4 > payload && !p->refuse))
 		p->refuse = REASON_MALFORMED;
 	return REASON_UNDECIDED;
@@ -305,12 +382,22 @@ static __always_inline enum reason packet_udp(struct packet *p)
 
 	if ((void *)(udp + 1) > p->end || payload < sizeof(*udp))
 		return REASON_MALFORMED;
-	p->key.client_port = udp->source;
-	p->key.port = udp->dest;
+	p->flow.key.client_port = udp->source;
+	p->flow.key.port = udp->dest;
 	length = bpf_ntohs(udp->len);
 	if (length < sizeof(*udp) || (length > payload && !p->refuse))
 		p->refuse = REASON_MALFORMED;
 	return REASON_UNDECIDED;
+}
+
+/* What follows does not depend on the way that the packet was parsed. */
+static __always_inline void packet_forget(struct packet *p)
+{
+	p->refuse = flow_any(&p->flow, p->refuse);
+	p->tags = flow_any(&p->flow, p->tags);
+	p->vlan = flow_any(&p->flow, p->vlan);
+	p->flow.key.protocol = flow_any(&p->flow, p->flow.key.protocol);
+	p->flow.tcp_flags = flow_any(&p->flow, p->flow.tcp_flags);
 }
 
 static __always_inline enum reason packet_parse(struct packet *p)
@@ -331,9 +418,12 @@ static __always_inline enum reason packet_parse(struct packet *p)
 	if (r)
 		return r;
 
-	if (p->key.protocol == IPPROTO_TCP)
-		return packet_tcp(p);
-	if (p->key.protocol == IPPROTO_UDP)
-		return packet_udp(p);
-	return REASON_NOT_OURS;
+	if (p->flow.key.protocol == IPPROTO_TCP)
+		r = packet_tcp(p);
+	else if (p->flow.key.protocol == IPPROTO_UDP)
+		r = packet_udp(p);
+	else
+		r = REASON_NOT_OURS;
+	packet_forget(p);
+	return r;
 }

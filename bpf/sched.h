@@ -2,25 +2,19 @@
 /*
  * sched.h, stage 4: the real server of a new connection.
  *
- * Reads `seats`, `counts`, `secrets` and `real_servers`; moves a pool's cursor.
- * Leaves with NO_REAL_SERVER, or goes on with a real server. internal/sched holds
- * the oracle that this is tested against, pick for pick.
+ * sched_pick       reads `seats`, `counts` and `real_servers`; moves a pool's
+ *                  cursor. Leaves with NO_REAL_SERVER, or goes on with a real
+ *                  server.
+ * sched_stateless  when there is no room for the connection: writes `stateless`.
+ *                  Leaves with AGAIN, to pick by the ring, or with TABLE_FULL, or
+ *                  goes on without a connection.
+ *
+ * internal/sched holds the oracle that this is tested against, pick for pick.
  */
 #pragma once
 
 #include "service.h"
 #include "hash.h"
-
-/* mh: the hash of the client, which nobody knows who does not know the secret. */
-static __always_inline __u64 sched_keyed(struct packet *p, bool with_port)
-{
-	__u32 first = 0;
-	struct secret *secret = bpf_map_lookup_elem(&secrets, &first);
-
-	if (!secret)
-		return 0; /* never: there is one entry */
-	return hash_keyed(secret, &p->key.client, p->key.client_port, with_port);
-}
 
 /* The number of the turn to take, modulo their number. */
 static __always_inline __u64 sched_number(struct packet *p)
@@ -30,9 +24,9 @@ static __always_inline __u64 sched_number(struct packet *p)
 
 	switch (pool->scheduler) {
 	case SCHEDULER_SH:
-		return hash_kernel(&p->key.client, with_port ? p->key.client_port : 0);
+		return hash_kernel(&p->flow.key.client, with_port ? p->flow.key.client_port : 0);
 	case SCHEDULER_MH:
-		return sched_keyed(p, with_port);
+		return hash_client(&p->flow.key.client, p->flow.key.client_port, with_port);
 	default:
 		return __sync_fetch_and_add(&pool->cursor, 1);
 	}
@@ -53,6 +47,24 @@ static __always_inline struct seat *sched_turn(struct packet *p)
 	at = pool->first + pool->servers + sched_number(p) % turns;
 	seat = bpf_map_lookup_elem(&seats, &at);
 	return seat && seat->weight > 0 ? seat : NULL;
+}
+
+/* Does the scheduler send a client by its hash anyway, with turns for a ring? */
+static __always_inline bool sched_hashes(struct pool *pool)
+{
+	return pool->scheduler == SCHEDULER_SH || pool->scheduler == SCHEDULER_MH;
+}
+
+/* The others: a flow's place in the ring. */
+static __always_inline struct seat *sched_ring(struct packet *p)
+{
+	struct pool *pool = p->pool;
+	__u32 ring = pool->ring, at;
+
+	if (!ring)
+		return NULL;
+	at = pool->first + pool->servers + pool->turns + p->flow.hash % ring;
+	return bpf_map_lookup_elem(&seats, &at);
 }
 
 struct sched_scan {
@@ -95,36 +107,61 @@ static long sched_look(__u32 i, struct sched_scan *scan)
 	return 0;
 }
 
-static __always_inline enum reason sched_pick(struct packet *p)
+/* lc, wlc: who has the least to do. */
+static __always_inline bool sched_least(struct packet *p)
 {
 	struct pool *pool = p->pool;
+	/*
+	 * pool->zero is 0, but the verifier does not know it. Before 6.7 it walks a
+	 * callback once, from the values that it finds here: with constants it takes
+	 * "nobody was found yet" for granted, and removes the comparison (seen on
+	 * 6.1: every server looked best).
+	 */
+	struct sched_scan scan = {
+		.first = pool->first,
+		.weighted = pool->scheduler == SCHEDULER_WLC,
+		.found = pool->zero,
+		.best_load = pool->zero,
+		.best_weight = pool->zero,
+	};
 
-	if (pool->scheduler == SCHEDULER_LC || pool->scheduler == SCHEDULER_WLC) {
-		/*
-		 * pool->zero is 0, but the verifier does not know it. Before 6.7
-		 * it walks a callback once, from the values that it finds here:
-		 * with constants it takes "nobody was found yet" for granted, and
-		 * removes the comparison (seen on 6.1: every server looked best).
-		 */
-		struct sched_scan scan = {
-			.first = pool->first,
-			.weighted = pool->scheduler == SCHEDULER_WLC,
-			.found = pool->zero,
-			.best_load = pool->zero,
-			.best_weight = pool->zero,
-		};
+	bpf_loop(pool->servers, sched_look, &scan, 0);
+	p->flow.server_id = scan.best;
+	return scan.found;
+}
 
-		bpf_loop(pool->servers, sched_look, &scan, 0);
-		if (!scan.found)
+static __always_inline enum reason sched_pick(struct packet *p)
+{
+	enum scheduler scheduler = p->pool->scheduler;
+	bool ring = p->ring && !sched_hashes(p->pool);
+
+	if (!ring && (scheduler == SCHEDULER_LC || scheduler == SCHEDULER_WLC)) {
+		if (!sched_least(p))
 			return REASON_NO_REAL_SERVER;
-		p->server_id = scan.best;
 	} else {
-		struct seat *seat = sched_turn(p);
+		struct seat *seat = ring ? sched_ring(p) : sched_turn(p);
 
 		if (!seat)
 			return REASON_NO_REAL_SERVER;
-		p->server_id = seat->real_server;
+		p->flow.server_id = seat->real_server;
 	}
-	p->server = bpf_map_lookup_elem(&real_servers, &p->server_id);
+	p->server = bpf_map_lookup_elem(&real_servers, &p->flow.server_id);
 	return p->server ? REASON_UNDECIDED : REASON_INTERNAL;
+}
+
+/*
+ * Goes on without a connection: from now on all of the service's flows that are
+ * not known go by the ring, until those that began so are over at the latest.
+ */
+static __always_inline enum reason sched_stateless(struct packet *p)
+{
+	__u64 until = p->flow.now + conn_timeout(STATE_ESTABLISHED);
+	__u64 *stands = bpf_map_lookup_elem(&stateless, &p->service_id);
+
+	if (!stands || (!p->pool->ring && !sched_hashes(p->pool)))
+		return REASON_TABLE_FULL;
+	p->stateless = p->ring;
+	if (conn_opens(p) && *stands != until)
+		*stands = until;
+	return p->ring ? REASON_UNDECIDED : REASON_AGAIN;
 }

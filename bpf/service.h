@@ -2,13 +2,13 @@
 /*
  * service.h, stage 3: the virtual service that a packet opens.
  *
- * Reads `service_ids`, `services` and `pools`. Writes struct packet only.
- * Leaves with NOT_OURS or NO_CONNECTION (passed to the kernel), with what the
- * packet is refused for, or goes on with the service's pool.
+ * Reads `service_ids`, `services`, `stateless` and `pools`. Writes struct packet
+ * only. Leaves with NOT_OURS or NO_CONNECTION (passed to the kernel), with what
+ * the packet is refused for, or goes on with the service's pool.
  */
 #pragma once
 
-#include "conn.h"
+#include "state.h"
 
 static __always_inline bool service_key_equal(const struct service_key *a,
 					      const struct service_key *b)
@@ -18,11 +18,22 @@ static __always_inline bool service_key_equal(const struct service_key *a,
 	       a->port == b->port && a->protocol == b->protocol;
 }
 
+/*
+ * Does the service go by its ring? It did not have room for a connection a short
+ * time ago: flows may be under way of which nothing is known.
+ */
+static __always_inline bool service_stateless(struct packet *p)
+{
+	__u64 *until = bpf_map_lookup_elem(&stateless, &p->service_id);
+
+	return until && p->flow.now < *(volatile __u64 *)until;
+}
+
 static __always_inline enum reason service_find(struct packet *p)
 {
-	struct service_key key = { .vip = p->key.vip,
-				   .port = p->key.port,
-				   .protocol = p->key.protocol };
+	struct service_key key = { .vip = p->flow.key.vip,
+				   .port = p->flow.key.port,
+				   .protocol = p->flow.key.protocol };
 	struct service *service;
 	__u32 *id, pool;
 
@@ -36,7 +47,8 @@ static __always_inline enum reason service_find(struct packet *p)
 		return REASON_NOT_OURS;
 	if (p->refuse)
 		return p->refuse;
-	if (!conn_opens(p))
+	p->ring = service_stateless(p);
+	if (!conn_opens(p) && !p->ring)
 		return REASON_NO_CONNECTION;
 	pool = *(volatile __u32 *)&service->pool;
 	p->pool = bpf_map_lookup_elem(&pools, &pool);

@@ -43,7 +43,9 @@ enum reason {
 	REASON_BAD_VLAN = 20,
 	REASON_NO_HEADROOM = 21,
 	REASON_INTERNAL = 22,
-	REASON_MAX = 23,
+	REASON_STATELESS = 23,
+	REASON_MAX = 24,
+	REASON_AGAIN = REASON_MAX, /* never leaves a program: "somebody was faster, look again" */
 };
 
 /* Which real server a new connection gets. */
@@ -77,7 +79,10 @@ enum conn_state {
 	STATE_LISTEN = 9,
 	STATE_SYNACK = 10,
 	STATE_UDP = 11,
-	STATE_MAX = 16, /* a state has four bits */
+	STATE_UDP_NEW = 12,   /* UDP, heard of in one tick only; listed as UDP */
+	STATE_BUSY = 13,      /* no connection: its maker writes it */
+	STATE_TENTATIVE = 14, /* no connection yet: its maker looks for another of its key */
+	STATE_MAX = 16,	      /* a state has four bits */
 };
 
 /* An address of either family; IPv4 is v4-mapped (::ffff:a.b.c.d). */
@@ -107,24 +112,69 @@ struct conn_key {
 };
 
 /*
- * A connection is one 64-bit word, so that whoever changes it does so with one
- * compare-and-swap, and whoever reads it never sees half of a change:
+ * Connections lie in two tables, one for each family, of sets of four slots. An
+ * IPv4 set is one cache line. A connection may be in one of three sets: two
+ * anywhere in the table, and one in its front, a part at its end that is small
+ * enough for the CPU's caches, and is used while there are few connections.
+ *
+ * All that changes while a connection lives is in one 64-bit word, so that
+ * whoever changes it does so with one compare-and-swap, and whoever reads it
+ * never sees half of a change:
  *
  *   bits  0-31  expires: coarse monotonic time in quarter seconds
  *   bits 32-51  id of the real server
- *   bits 52-55  enum conn_state
- *   bits 56-63  generation of the real server's id, so that a connection
- *               cannot be mistaken for one of the id's next owner
+ *   bits 52-55  enum conn_state; STATE_NONE is a free slot
+ *   bits 56-63  version: goes up by one with each connection that has the slot
  *
- * The word 0 is a connection that the sweep has ended and is about to delete.
+ * What tells it from others is in the key. VIP, port and protocol are not: the
+ * record of the real server has them.
+ *
+ *   bits  0-7   version: if it is not the word's, the slot is being written
+ *   bits  8-15  generation of the real server's id, so that a connection
+ *               cannot be mistaken for one of the id's next owner
+ *   bits 16-31  the client's port, as on the wire
+ *   bits 32-63  IPv4: the client's address, as on the wire; IPv6: bits of the
+ *               flow's hash, so that a slot which is half written is not
+ *               mistaken for whole
  */
-enum conn_word {
+enum conn_bits {
 	CONN_SERVER_SHIFT = 32,
 	CONN_SERVER_MASK = 0xfffff, /* at most 2^20 real servers */
 	CONN_STATE_SHIFT = 52,
 	CONN_STATE_MASK = 0xf,
-	CONN_GENERATION_SHIFT = 56,
+	CONN_VERSION_SHIFT = 56,
+	CONN_GENERATION_SHIFT = 8,
+	CONN_PORT_SHIFT = 16,
+	CONN_CLIENT_SHIFT = 32,
 	CONN_TICKS_PER_SECOND = 4,
+	CONN_SLACK = 256, /* part of its timeout that a connection may live longer */
+	CONN_WAYS = 4,
+	CONN_FRONT = 32768, /* sets of the front: 2 MB of IPv4. Smaller tables have none */
+};
+
+struct slot4 {
+	__u64 key;
+	__u64 word;
+};
+
+struct slot6 {
+	__u64 key;
+	__u64 word;
+	__u64 client[2]; /* as on the wire */
+};
+
+/* How a table is used. */
+struct crowd {
+	__u64 spread; /* 1: too many connections for the front */
+	__u64 missed; /* new ones that found no free slot in their set of the front */
+};
+
+struct set4 {
+	struct slot4 slots[CONN_WAYS];
+};
+
+struct set6 {
+	struct slot6 slots[CONN_WAYS];
 };
 
 /* A virtual service. */
@@ -151,6 +201,8 @@ enum pool_flag {
  *   seats[first, first + servers)      all real servers, in scheduling order
  *   seats[first + servers, … + turns)  rr, wrr: whose turn it is, in order;
  *                                      sh, mh: a client's, by its hash
+ *   seats[… + turns, … + ring)         not sh, mh: a flow's, by its hash, when
+ *                                      there is no room for its connection
  */
 struct pool {
 	enum scheduler scheduler;
@@ -161,7 +213,8 @@ struct pool {
 	__u64 start;  /* where the cursor began */
 	__u32 last;   /* rr: the real server picked last before this pool, or ~0 */
 	__u32 flags;  /* enum pool_flag */
-	__u64 zero;   /* always 0; sched_pick needs one that the verifier does not know */
+	__u32 ring;
+	__u32 zero; /* always 0; sched_pick needs one that the verifier does not know */
 };
 
 /*
@@ -174,9 +227,16 @@ struct seat {
 	__s32 weight;
 };
 
-/* What mh's hash is keyed with; 0 until the daemon has made one. */
+/* What a hash is keyed with; 0 until the daemon has made one. */
 struct secret {
 	__u64 key[2];
+};
+
+/* What is hashed: the indexes of the map `secrets`. */
+enum secret_use {
+	SECRET_CLIENT = 0, /* mh: the same on all directors of a cluster */
+	SECRET_FLOW = 1,   /* the connection tables, and the rings */
+	SECRET_MAX = 2,
 };
 
 enum server_state {
@@ -225,6 +285,23 @@ struct interface {
 	__u16 flags; /* the daemon's own: see internal/dataplane/offload.go */
 };
 
+/*
+ * An interface and an address where packets find them with one look: in the place
+ * that their number or hash gives. Who shares the place with another is in none.
+ */
+struct port {
+	struct interface interface;
+	__u32 ifindex; /* 0 nobody's */
+	__u32 zero;
+};
+
+enum glance {
+	PORTS = 256,		 /* the place is ifindex % PORTS */
+	VIP_NONE = 0,		 /* no address has this place */
+	VIP_SEVERAL = 1,	 /* ask the map `addresses` */
+	VIP_FACTOR = 0x9e3779b1, /* odd: spreads the numbers over the places */
+};
+
 /* Counted per CPU, never reset. Bytes are of IP packets. */
 struct stats {
 	__u64 connections;
@@ -234,11 +311,34 @@ struct stats {
 	__u64 out_bytes;
 };
 
-/* Argument and answer of the sweep program. */
+/*
+ * Argument and answer of the program lvs_sweep: it looks at some sets of both
+ * tables.
+ */
 struct sweep {
 	__u64 now_ns; /* in: CLOCK_MONOTONIC_COARSE */
-	__u64 seen;   /* connections looked at */
-	__u64 ended;  /* connections whose time was up */
+	__u32 first;  /* in: number of the first set */
+	__u32 sets;   /* in: how many; those past the end are not counted */
+	__u32 all;    /* in: 1 ends every connection, 0 those whose time is up */
+	__u32 zero;
+	__u64 seen4; /* connections looked at */
+	__u64 seen6;
+	__u64 ended; /* connections that it ended */
+};
+
+/* Argument and answer of the programs lvs_insert and lvs_delete. */
+struct conn_entry {
+	__u64 now_ns; /* in: CLOCK_MONOTONIC_COARSE */
+	struct addr client;
+	struct addr vip;
+	__be16 client_port;
+	__be16 port;
+	__u8 protocol;
+	__u8 zero[3];
+	__u32 server_id;       /* in: of lvs_insert */
+	enum conn_state state; /* in: of lvs_insert */
+	enum reason reason;    /* out: FORWARDED if it was done */
+	__u32 found;	       /* out: 1 if there was a connection */
 };
 
 #pragma clang diagnostic pop

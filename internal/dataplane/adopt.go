@@ -108,23 +108,22 @@ func (p *Plane) claim(key serverKey, id uint32) bool {
 	return true
 }
 
-// turnsSound tells whether the turns of a pool are those that its seats make. Of mh,
-// which takes long to reckon, it only looks whether they are seats.
+// turnsSound tells whether the turns of a pool and its ring are those that its seats
+// make. Of mh, which takes long to reckon, it only looks whether they are seats.
 func (p *Plane) turnsSound(r reading) bool {
-	seats := p.arrays.seats.items[r.head.First:][:r.head.Servers]
-	turns := p.arrays.seats.items[r.head.First+r.head.Servers:][:r.head.Turns]
+	places := p.places(r.head)
 	if r.service.Scheduler == lvs.MH {
-		known := make(map[bpfSeat]bool, len(seats))
-		for i, s := range seats {
+		known := make(map[bpfSeat]bool, len(places.seats))
+		for i, s := range places.seats {
 			known[s] = r.seats[i].Last > 0
 		}
 		strange := func(turn bpfSeat) bool { return !known[turn] }
 		weighed := func(s sched.Seat) bool { return s.Last > 0 }
-		return len(turns) > 0 == slices.ContainsFunc(r.seats, weighed) && !slices.ContainsFunc(turns, strange)
+		return r.head.Ring == 0 && len(places.turns) > 0 == slices.ContainsFunc(r.seats, weighed) && !slices.ContainsFunc(places.turns, strange)
 	}
-	want := sched.NewPool(sched.Wanted{Scheduler: r.service.Scheduler, Flags: r.service.Flags, Seats: r.seats})
-	same := func(turn bpfSeat, at uint32) bool { return turn == seats[at] }
-	return r.head.Zero == 0 && slices.EqualFunc(turns, want.Turns, same)
+	want := sched.NewPool(sched.Wanted{Scheduler: r.service.Scheduler, Flags: r.service.Flags, Seats: r.seats, Secret: p.secrets[bpfSecretUseSECRET_CLIENT]})
+	same := func(turn bpfSeat, at uint32) bool { return turn == places.seats[at] }
+	return r.head.Zero == 0 && slices.EqualFunc(places.turns, want.Turns, same) && slices.EqualFunc(places.ring, want.Ring, same)
 }
 
 // adoptServers takes over the next hops of those that are listed, and of the others
@@ -167,9 +166,12 @@ func (p *Plane) adoptRemoved(id uint32) bool {
 // adoptAddresses takes over the VIPs that packets look for, and forgets those that
 // nothing needs. Repair writes those that lack.
 func (p *Plane) adoptAddresses() error {
-	p.table.vips = p.neededAddresses()
+	p.table.vips = newVIPTable()
+	for vip := range p.neededAddresses() {
+		p.noteAddress(vip)
+	}
 	err := walk(p.objects.Addresses, func(vip bpfAddr, _ uint32) error {
-		p.table.vips[decodeAddr(vip)] = true
+		p.noteAddress(decodeAddr(vip))
 		return nil
 	})
 	p.dropAddresses()

@@ -20,14 +20,19 @@ type array[T any] struct {
 	items  []T
 }
 
-func (a *array[T]) open(m *ebpf.Map) error {
+func (a *array[T]) open(m *ebpf.Map) error { return a.openAs(m, unix.PROT_READ|unix.PROT_WRITE) }
+
+// openToRead is for what only the programs may write.
+func (a *array[T]) openToRead(m *ebpf.Map) error { return a.openAs(m, unix.PROT_READ) }
+
+func (a *array[T]) openAs(m *ebpf.Map, protection int) error {
 	var item T
 	if size := unsafe.Sizeof(item); size%8 != 0 || uint32(size) != m.ValueSize() {
 		return fmt.Errorf("map %s: its values have %d bytes, ours %d", m, m.ValueSize(), size)
 	}
 	page := os.Getpagesize()
 	length := (int(m.ValueSize())*int(m.MaxEntries()) + page - 1) / page * page
-	memory, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	memory, err := unix.Mmap(m.FD(), 0, length, protection, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map %s into memory: %w", m, err)
 	}
@@ -58,6 +63,11 @@ type arrays struct {
 	servers  array[bpfRealServer]
 	hops     array[bpfNextHop]
 	counts   array[uint64]
+	vips     array[uint64]
+	crowds   array[bpfCrowd]
+	ports    array[bpfPort]
+	four     array[bpfSet4] // connections of IPv4
+	six      array[bpfSet6] // and of IPv6
 }
 
 func (a *arrays) open(m *bpfMaps) error {
@@ -68,6 +78,11 @@ func (a *arrays) open(m *bpfMaps) error {
 		a.servers.open(m.RealServers),
 		a.hops.open(m.NextHops),
 		a.counts.open(m.Counts),
+		a.vips.open(m.Vips),
+		a.crowds.open(m.Crowds),
+		a.ports.open(m.Ports),
+		a.four.openToRead(m.Connections4),
+		a.six.openToRead(m.Connections6),
 	)
 }
 
@@ -78,4 +93,9 @@ func (a *arrays) close() {
 	a.servers.close()
 	a.hops.close()
 	a.counts.close()
+	a.vips.close()
+	a.crowds.close()
+	a.ports.close()
+	a.four.close()
+	a.six.close()
 }

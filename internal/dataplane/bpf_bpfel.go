@@ -18,14 +18,36 @@ type bpfAddr struct {
 	Bytes [16]uint8
 }
 
-type bpfConnKey struct {
+type bpfConnBits uint32
+
+const (
+	bpfConnBitsCONN_SERVER_SHIFT     bpfConnBits = 32
+	bpfConnBitsCONN_SERVER_MASK      bpfConnBits = 1048575
+	bpfConnBitsCONN_STATE_SHIFT      bpfConnBits = 52
+	bpfConnBitsCONN_STATE_MASK       bpfConnBits = 15
+	bpfConnBitsCONN_VERSION_SHIFT    bpfConnBits = 56
+	bpfConnBitsCONN_GENERATION_SHIFT bpfConnBits = 8
+	bpfConnBitsCONN_PORT_SHIFT       bpfConnBits = 16
+	bpfConnBitsCONN_CLIENT_SHIFT     bpfConnBits = 32
+	bpfConnBitsCONN_TICKS_PER_SECOND bpfConnBits = 4
+	bpfConnBitsCONN_SLACK            bpfConnBits = 256
+	bpfConnBitsCONN_WAYS             bpfConnBits = 4
+	bpfConnBitsCONN_FRONT            bpfConnBits = 32768
+)
+
+type bpfConnEntry struct {
 	_          structs.HostLayout
+	NowNs      uint64
 	Client     bpfAddr
 	Vip        bpfAddr
 	ClientPort uint16
 	Port       uint16
 	Protocol   uint8
 	Zero       [3]uint8
+	ServerId   uint32
+	State      bpfConnState
+	Reason     bpfReason
+	Found      uint32
 }
 
 type bpfConnState uint32
@@ -43,18 +65,25 @@ const (
 	bpfConnStateSTATE_LISTEN      bpfConnState = 9
 	bpfConnStateSTATE_SYNACK      bpfConnState = 10
 	bpfConnStateSTATE_UDP         bpfConnState = 11
+	bpfConnStateSTATE_UDP_NEW     bpfConnState = 12
+	bpfConnStateSTATE_BUSY        bpfConnState = 13
+	bpfConnStateSTATE_TENTATIVE   bpfConnState = 14
 	bpfConnStateSTATE_MAX         bpfConnState = 16
 )
 
-type bpfConnWord uint32
+type bpfCrowd struct {
+	_      structs.HostLayout
+	Spread uint64
+	Missed uint64
+}
+
+type bpfGlance uint32
 
 const (
-	bpfConnWordCONN_SERVER_SHIFT     bpfConnWord = 32
-	bpfConnWordCONN_SERVER_MASK      bpfConnWord = 1048575
-	bpfConnWordCONN_STATE_SHIFT      bpfConnWord = 52
-	bpfConnWordCONN_STATE_MASK       bpfConnWord = 15
-	bpfConnWordCONN_GENERATION_SHIFT bpfConnWord = 56
-	bpfConnWordCONN_TICKS_PER_SECOND bpfConnWord = 4
+	bpfGlancePORTS       bpfGlance = 256
+	bpfGlanceVIP_NONE    bpfGlance = 0
+	bpfGlanceVIP_SEVERAL bpfGlance = 1
+	bpfGlanceVIP_FACTOR  bpfGlance = 2654435761
 )
 
 type bpfHopState uint32
@@ -100,7 +129,8 @@ type bpfPool struct {
 	Start     uint64
 	Last      uint32
 	Flags     uint32
-	Zero      uint64
+	Ring      uint32
+	Zero      uint32
 }
 
 type bpfPoolFlag uint32
@@ -110,6 +140,13 @@ const (
 	bpfPoolFlagPOOL_PORT     bpfPoolFlag = 2
 	bpfPoolFlagPOOL_FLAG_3   bpfPoolFlag = 4
 )
+
+type bpfPort struct {
+	_         structs.HostLayout
+	Interface bpfInterface
+	Ifindex   uint32
+	Zero      uint32
+}
 
 type bpfRealServer struct {
 	_          structs.HostLayout
@@ -149,7 +186,9 @@ const (
 	bpfReasonREASON_BAD_VLAN       bpfReason = 20
 	bpfReasonREASON_NO_HEADROOM    bpfReason = 21
 	bpfReasonREASON_INTERNAL       bpfReason = 22
-	bpfReasonREASON_MAX            bpfReason = 23
+	bpfReasonREASON_STATELESS      bpfReason = 23
+	bpfReasonREASON_MAX            bpfReason = 24
+	bpfReasonREASON_AGAIN          bpfReason = 24
 )
 
 type bpfScheduler uint32
@@ -175,6 +214,14 @@ type bpfSecret struct {
 	Key [2]uint64
 }
 
+type bpfSecretUse uint32
+
+const (
+	bpfSecretUseSECRET_CLIENT bpfSecretUse = 0
+	bpfSecretUseSECRET_FLOW   bpfSecretUse = 1
+	bpfSecretUseSECRET_MAX    bpfSecretUse = 2
+)
+
 type bpfServerState uint32
 
 const (
@@ -198,6 +245,25 @@ type bpfServiceKey struct {
 	Zero     uint8
 }
 
+type bpfSet4 struct {
+	_     structs.HostLayout
+	Slots [4]struct {
+		_    structs.HostLayout
+		Key  uint64
+		Word uint64
+	}
+}
+
+type bpfSet6 struct {
+	_     structs.HostLayout
+	Slots [4]struct {
+		_      structs.HostLayout
+		Key    uint64
+		Word   uint64
+		Client [2]uint64
+	}
+}
+
 type bpfStats struct {
 	_           structs.HostLayout
 	Connections uint64
@@ -210,7 +276,12 @@ type bpfStats struct {
 type bpfSweep struct {
 	_     structs.HostLayout
 	NowNs uint64
-	Seen  uint64
+	First uint32
+	Sets  uint32
+	All   uint32
+	Zero  uint32
+	Seen4 uint64
+	Seen6 uint64
 	Ended uint64
 }
 
@@ -219,11 +290,14 @@ type bpfSweep struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapAddresses     = "addresses"
-	bpfMapConnections   = "connections"
+	bpfMapConnections4  = "connections4"
+	bpfMapConnections6  = "connections6"
 	bpfMapCounts        = "counts"
+	bpfMapCrowds        = "crowds"
 	bpfMapInterfaces    = "interfaces"
 	bpfMapNextHops      = "next_hops"
 	bpfMapPools         = "pools"
+	bpfMapPorts         = "ports"
 	bpfMapRealServers   = "real_servers"
 	bpfMapReasons       = "reasons"
 	bpfMapSeats         = "seats"
@@ -234,10 +308,17 @@ const (
 	bpfMapServiceStats  = "service_stats"
 	bpfMapServiceZeros  = "service_zeros"
 	bpfMapServices      = "services"
+	bpfMapStateless     = "stateless"
 	bpfMapTimeouts      = "timeouts"
+	bpfMapVips          = "vips"
+	bpfProgLvsDelete    = "lvs_delete"
 	bpfProgLvsDirect    = "lvs_direct"
+	bpfProgLvsInsert    = "lvs_insert"
 	bpfProgLvsSweep     = "lvs_sweep"
+	bpfVarConnFront     = "conn_front"
+	bpfVarConnSets      = "conn_sets"
 	bpfVarExportedEnums = "exported_enums"
+	bpfVarVipPlaces     = "vip_places"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -282,7 +363,9 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	LvsDelete *ebpf.ProgramSpec `ebpf:"lvs_delete"`
 	LvsDirect *ebpf.ProgramSpec `ebpf:"lvs_direct"`
+	LvsInsert *ebpf.ProgramSpec `ebpf:"lvs_insert"`
 	LvsSweep  *ebpf.ProgramSpec `ebpf:"lvs_sweep"`
 }
 
@@ -291,11 +374,14 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
-	Connections  *ebpf.MapSpec `ebpf:"connections"`
+	Connections4 *ebpf.MapSpec `ebpf:"connections4"`
+	Connections6 *ebpf.MapSpec `ebpf:"connections6"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
+	Crowds       *ebpf.MapSpec `ebpf:"crowds"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	NextHops     *ebpf.MapSpec `ebpf:"next_hops"`
 	Pools        *ebpf.MapSpec `ebpf:"pools"`
+	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	RealServers  *ebpf.MapSpec `ebpf:"real_servers"`
 	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
 	Seats        *ebpf.MapSpec `ebpf:"seats"`
@@ -306,14 +392,19 @@ type bpfMapSpecs struct {
 	ServiceStats *ebpf.MapSpec `ebpf:"service_stats"`
 	ServiceZeros *ebpf.MapSpec `ebpf:"service_zeros"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
+	Stateless    *ebpf.MapSpec `ebpf:"stateless"`
 	Timeouts     *ebpf.MapSpec `ebpf:"timeouts"`
+	Vips         *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	ConnFront     *ebpf.VariableSpec `ebpf:"conn_front"`
+	ConnSets      *ebpf.VariableSpec `ebpf:"conn_sets"`
 	ExportedEnums *ebpf.VariableSpec `ebpf:"exported_enums"`
+	VipPlaces     *ebpf.VariableSpec `ebpf:"vip_places"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -337,11 +428,14 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Addresses    *ebpf.Map `ebpf:"addresses"`
-	Connections  *ebpf.Map `ebpf:"connections"`
+	Connections4 *ebpf.Map `ebpf:"connections4"`
+	Connections6 *ebpf.Map `ebpf:"connections6"`
 	Counts       *ebpf.Map `ebpf:"counts"`
+	Crowds       *ebpf.Map `ebpf:"crowds"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	NextHops     *ebpf.Map `ebpf:"next_hops"`
 	Pools        *ebpf.Map `ebpf:"pools"`
+	Ports        *ebpf.Map `ebpf:"ports"`
 	RealServers  *ebpf.Map `ebpf:"real_servers"`
 	Reasons      *ebpf.Map `ebpf:"reasons"`
 	Seats        *ebpf.Map `ebpf:"seats"`
@@ -352,17 +446,22 @@ type bpfMaps struct {
 	ServiceStats *ebpf.Map `ebpf:"service_stats"`
 	ServiceZeros *ebpf.Map `ebpf:"service_zeros"`
 	Services     *ebpf.Map `ebpf:"services"`
+	Stateless    *ebpf.Map `ebpf:"stateless"`
 	Timeouts     *ebpf.Map `ebpf:"timeouts"`
+	Vips         *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Addresses,
-		m.Connections,
+		m.Connections4,
+		m.Connections6,
 		m.Counts,
+		m.Crowds,
 		m.Interfaces,
 		m.NextHops,
 		m.Pools,
+		m.Ports,
 		m.RealServers,
 		m.Reasons,
 		m.Seats,
@@ -373,7 +472,9 @@ func (m *bpfMaps) Close() error {
 		m.ServiceStats,
 		m.ServiceZeros,
 		m.Services,
+		m.Stateless,
 		m.Timeouts,
+		m.Vips,
 	)
 }
 
@@ -381,20 +482,27 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	ConnFront     *ebpf.Variable `ebpf:"conn_front"`
+	ConnSets      *ebpf.Variable `ebpf:"conn_sets"`
 	ExportedEnums *ebpf.Variable `ebpf:"exported_enums"`
+	VipPlaces     *ebpf.Variable `ebpf:"vip_places"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	LvsDelete *ebpf.Program `ebpf:"lvs_delete"`
 	LvsDirect *ebpf.Program `ebpf:"lvs_direct"`
+	LvsInsert *ebpf.Program `ebpf:"lvs_insert"`
 	LvsSweep  *ebpf.Program `ebpf:"lvs_sweep"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.LvsDelete,
 		p.LvsDirect,
+		p.LvsInsert,
 		p.LvsSweep,
 	)
 }

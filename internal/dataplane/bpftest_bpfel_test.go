@@ -17,11 +17,14 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfTestMapAddresses     = "addresses"
-	bpfTestMapConnections   = "connections"
+	bpfTestMapConnections4  = "connections4"
+	bpfTestMapConnections6  = "connections6"
 	bpfTestMapCounts        = "counts"
+	bpfTestMapCrowds        = "crowds"
 	bpfTestMapInterfaces    = "interfaces"
 	bpfTestMapNextHops      = "next_hops"
 	bpfTestMapPools         = "pools"
+	bpfTestMapPorts         = "ports"
 	bpfTestMapRealServers   = "real_servers"
 	bpfTestMapReasons       = "reasons"
 	bpfTestMapSeats         = "seats"
@@ -32,12 +35,19 @@ const (
 	bpfTestMapServiceStats  = "service_stats"
 	bpfTestMapServiceZeros  = "service_zeros"
 	bpfTestMapServices      = "services"
+	bpfTestMapStateless     = "stateless"
 	bpfTestMapTimeouts      = "timeouts"
+	bpfTestMapVips          = "vips"
+	bpfTestProgLvsDelete    = "lvs_delete"
 	bpfTestProgLvsDirect    = "lvs_direct"
+	bpfTestProgLvsInsert    = "lvs_insert"
 	bpfTestProgLvsSweep     = "lvs_sweep"
 	bpfTestProgTestDirect   = "test_direct"
+	bpfTestVarConnFront     = "conn_front"
+	bpfTestVarConnSets      = "conn_sets"
 	bpfTestVarExportedEnums = "exported_enums"
 	bpfTestVarTestNowNs     = "test_now_ns"
+	bpfTestVarVipPlaces     = "vip_places"
 )
 
 // loadBpfTest returns the embedded CollectionSpec for bpfTest.
@@ -82,7 +92,9 @@ type bpfTestSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfTestProgramSpecs struct {
+	LvsDelete  *ebpf.ProgramSpec `ebpf:"lvs_delete"`
 	LvsDirect  *ebpf.ProgramSpec `ebpf:"lvs_direct"`
+	LvsInsert  *ebpf.ProgramSpec `ebpf:"lvs_insert"`
 	LvsSweep   *ebpf.ProgramSpec `ebpf:"lvs_sweep"`
 	TestDirect *ebpf.ProgramSpec `ebpf:"test_direct"`
 }
@@ -92,11 +104,14 @@ type bpfTestProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfTestMapSpecs struct {
 	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
-	Connections  *ebpf.MapSpec `ebpf:"connections"`
+	Connections4 *ebpf.MapSpec `ebpf:"connections4"`
+	Connections6 *ebpf.MapSpec `ebpf:"connections6"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
+	Crowds       *ebpf.MapSpec `ebpf:"crowds"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	NextHops     *ebpf.MapSpec `ebpf:"next_hops"`
 	Pools        *ebpf.MapSpec `ebpf:"pools"`
+	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	RealServers  *ebpf.MapSpec `ebpf:"real_servers"`
 	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
 	Seats        *ebpf.MapSpec `ebpf:"seats"`
@@ -107,15 +122,20 @@ type bpfTestMapSpecs struct {
 	ServiceStats *ebpf.MapSpec `ebpf:"service_stats"`
 	ServiceZeros *ebpf.MapSpec `ebpf:"service_zeros"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
+	Stateless    *ebpf.MapSpec `ebpf:"stateless"`
 	Timeouts     *ebpf.MapSpec `ebpf:"timeouts"`
+	Vips         *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // bpfTestVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfTestVariableSpecs struct {
+	ConnFront     *ebpf.VariableSpec `ebpf:"conn_front"`
+	ConnSets      *ebpf.VariableSpec `ebpf:"conn_sets"`
 	ExportedEnums *ebpf.VariableSpec `ebpf:"exported_enums"`
 	TestNowNs     *ebpf.VariableSpec `ebpf:"test_now_ns"`
+	VipPlaces     *ebpf.VariableSpec `ebpf:"vip_places"`
 }
 
 // bpfTestObjects contains all objects after they have been loaded into the kernel.
@@ -139,11 +159,14 @@ func (o *bpfTestObjects) Close() error {
 // It can be passed to loadBpfTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfTestMaps struct {
 	Addresses    *ebpf.Map `ebpf:"addresses"`
-	Connections  *ebpf.Map `ebpf:"connections"`
+	Connections4 *ebpf.Map `ebpf:"connections4"`
+	Connections6 *ebpf.Map `ebpf:"connections6"`
 	Counts       *ebpf.Map `ebpf:"counts"`
+	Crowds       *ebpf.Map `ebpf:"crowds"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	NextHops     *ebpf.Map `ebpf:"next_hops"`
 	Pools        *ebpf.Map `ebpf:"pools"`
+	Ports        *ebpf.Map `ebpf:"ports"`
 	RealServers  *ebpf.Map `ebpf:"real_servers"`
 	Reasons      *ebpf.Map `ebpf:"reasons"`
 	Seats        *ebpf.Map `ebpf:"seats"`
@@ -154,17 +177,22 @@ type bpfTestMaps struct {
 	ServiceStats *ebpf.Map `ebpf:"service_stats"`
 	ServiceZeros *ebpf.Map `ebpf:"service_zeros"`
 	Services     *ebpf.Map `ebpf:"services"`
+	Stateless    *ebpf.Map `ebpf:"stateless"`
 	Timeouts     *ebpf.Map `ebpf:"timeouts"`
+	Vips         *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *bpfTestMaps) Close() error {
 	return _BpfTestClose(
 		m.Addresses,
-		m.Connections,
+		m.Connections4,
+		m.Connections6,
 		m.Counts,
+		m.Crowds,
 		m.Interfaces,
 		m.NextHops,
 		m.Pools,
+		m.Ports,
 		m.RealServers,
 		m.Reasons,
 		m.Seats,
@@ -175,7 +203,9 @@ func (m *bpfTestMaps) Close() error {
 		m.ServiceStats,
 		m.ServiceZeros,
 		m.Services,
+		m.Stateless,
 		m.Timeouts,
+		m.Vips,
 	)
 }
 
@@ -183,22 +213,29 @@ func (m *bpfTestMaps) Close() error {
 //
 // It can be passed to loadBpfTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfTestVariables struct {
+	ConnFront     *ebpf.Variable `ebpf:"conn_front"`
+	ConnSets      *ebpf.Variable `ebpf:"conn_sets"`
 	ExportedEnums *ebpf.Variable `ebpf:"exported_enums"`
 	TestNowNs     *ebpf.Variable `ebpf:"test_now_ns"`
+	VipPlaces     *ebpf.Variable `ebpf:"vip_places"`
 }
 
 // bpfTestPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfTestPrograms struct {
+	LvsDelete  *ebpf.Program `ebpf:"lvs_delete"`
 	LvsDirect  *ebpf.Program `ebpf:"lvs_direct"`
+	LvsInsert  *ebpf.Program `ebpf:"lvs_insert"`
 	LvsSweep   *ebpf.Program `ebpf:"lvs_sweep"`
 	TestDirect *ebpf.Program `ebpf:"test_direct"`
 }
 
 func (p *bpfTestPrograms) Close() error {
 	return _BpfTestClose(
+		p.LvsDelete,
 		p.LvsDirect,
+		p.LvsInsert,
 		p.LvsSweep,
 		p.TestDirect,
 	)

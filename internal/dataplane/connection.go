@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -16,58 +17,103 @@ import (
 type Swept struct {
 	Seen  uint64 // connections looked at
 	Ended uint64 // connections whose time was up
+
+	four, six uint64 // of those seen
 }
 
 // Sweep ends the connections whose time is up. The program does it in the
 // kernel: it finishes whatever happens to the daemon.
-func (p *Plane) Sweep() (Swept, error) { return p.sweepAt(coarseNow()) }
-
-func (p *Plane) sweepAt(now time.Duration) (Swept, error) {
-	var answer bpfSweep
-	_, err := p.objects.LvsSweep.Run(&ebpf.RunOptions{
-		Context:    bpfSweep{NowNs: uint64(now)},
-		ContextOut: &answer,
-	})
-	if err != nil {
-		return Swept{}, fmt.Errorf("run the sweep: %w", err)
-	}
-	return Swept{Seen: answer.Seen, Ended: answer.Ended}, nil
+func (p *Plane) Sweep() (Swept, error) {
+	return p.sweep(bpfSweep{NowNs: uint64(coarseNow()), Sets: p.sets()})
 }
 
-// Connections calls each for every connection that lives, in no order, and stops
-// at its first error, which it returns. It needs little memory however many there
-// are; a connection that is made or ends meanwhile may be missed.
-func (p *Plane) Connections(each func(lvs.Connection) error) error {
-	return p.connectionsAt(coarseNow(), each)
+// Flush ends all connections. Their packets pass to the kernel from then on, which
+// resets those of TCP.
+func (p *Plane) Flush() (Swept, error) {
+	return p.sweep(bpfSweep{NowNs: uint64(coarseNow()), Sets: p.sets(), All: 1})
 }
 
-func (p *Plane) connectionsAt(now time.Duration, each func(lvs.Connection) error) error {
-	return walk(p.objects.Connections, func(key bpfConnKey, word uint64) error {
-		if c, alive := p.decodeConnection(key, word, now); alive {
-			return each(c)
+// sets returns how many sets each of the connection tables has, the front's too.
+func (p *Plane) sets() uint32 { return p.objects.Connections4.MaxEntries() }
+
+// maxSweep is how many sets one run of the program looks at: bpf_loop goes round
+// 2^23 times at most (linux/bpf_verifier.h, BPF_MAX_LOOPS).
+const maxSweep = 1 << 20
+
+func (p *Plane) sweep(part bpfSweep) (total Swept, err error) {
+	for end := part.First + part.Sets; part.First < end; part.First += part.Sets {
+		part.Sets = min(maxSweep, end-part.First)
+		var answer bpfSweep
+		if _, err := p.objects.LvsSweep.Run(&ebpf.RunOptions{Context: part, ContextOut: &answer}); err != nil {
+			return total, fmt.Errorf("run the sweep: %w", err)
 		}
-		return nil
-	})
+		total.four += answer.Seen4
+		total.six += answer.Seen6
+		total.Seen += answer.Seen4 + answer.Seen6
+		total.Ended += answer.Ended
+	}
+	return total, nil
 }
 
-func (p *Plane) decodeConnection(k bpfConnKey, raw uint64, now time.Duration) (lvs.Connection, bool) {
-	w := decodeWord(raw)
-	left := int32(w.expires - ticks(now))
-	if raw == 0 || left <= 0 || int(w.server) >= len(p.arrays.servers.items) {
-		return lvs.Connection{}, false
+// ErrNoRoom is returned if no connection can be made where the new one belongs.
+var ErrNoRoom = errors.New("no room for the connection")
+
+// Insert makes a connection in the state that it has, as if a packet had opened it;
+// its idle time begins now. It tells whether it was made: there may be one already.
+//
+// Returns lvs.ErrNoServer if no service has that real server, and ErrNoRoom.
+func (p *Plane) Insert(c lvs.Connection) (made bool, err error) {
+	key := serverKey{lvs.ServiceKey{Protocol: c.Protocol, Address: c.Virtual}, c.RealServer}
+	p.mu.Lock() // the id must not become another's meanwhile
+	defer p.mu.Unlock()
+	id, ok := p.table.servers[key]
+	if !ok {
+		return false, fmt.Errorf("real server %s of %s: %w", c.RealServer, key.service, lvs.ErrNoServer)
 	}
-	server := &p.arrays.servers.items[w.server]
-	if uint8(server.Generation) != w.generation {
-		return lvs.Connection{}, false
+	state, ok := encodeState(c.State)
+	if !ok {
+		return false, fmt.Errorf("state %q: %w", c.State, lvs.ErrInvalid)
 	}
-	return lvs.Connection{
-		Protocol:   lvs.Protocol(k.Protocol),
-		Client:     decodeAddrPort(k.Client, k.ClientPort),
-		Virtual:    decodeAddrPort(k.Vip, k.Port),
-		RealServer: decodeAddrPort(server.Addr, server.Port),
-		State:      states[w.state],
-		Expires:    decodeTicks(uint32(left)),
-	}, true
+	e := p.encodeEntry(c)
+	e.ServerId, e.State = id, state
+	if err := runEntry(p.objects.LvsInsert, &e); err != nil {
+		return false, err
+	}
+	switch e.Reason {
+	case bpfReasonREASON_UNDECIDED:
+		return e.Found == 0, nil
+	case bpfReasonREASON_TABLE_FULL:
+		return false, ErrNoRoom
+	case bpfReasonREASON_SERVER_REMOVED:
+		return false, nil // there is one, whose real server was taken out
+	}
+	return false, fmt.Errorf("make the connection: %s", reasons[e.Reason].Name)
+}
+
+// DeleteConnection ends a connection, and tells whether there was one.
+func (p *Plane) DeleteConnection(c lvs.Connection) (bool, error) {
+	e := p.encodeEntry(c)
+	if err := runEntry(p.objects.LvsDelete, &e); err != nil {
+		return false, err
+	}
+	return e.Found == 1, nil
+}
+
+func (p *Plane) encodeEntry(c lvs.Connection) bpfConnEntry {
+	return bpfConnEntry{
+		NowNs:  uint64(coarseNow()),
+		Client: encodeAddr(c.Client.Addr()), ClientPort: encodePort(c.Client.Port()),
+		Vip: encodeAddr(c.Virtual.Addr()), Port: encodePort(c.Virtual.Port()),
+		Protocol: uint8(c.Protocol),
+	}
+}
+
+func runEntry(program *ebpf.Program, e *bpfConnEntry) error {
+	_, err := program.Run(&ebpf.RunOptions{Context: *e, ContextOut: e})
+	if err != nil {
+		return fmt.Errorf("run the program: %w", err)
+	}
+	return nil
 }
 
 // The idle times of kernel IPVS that ipvsadm does not set

@@ -146,7 +146,7 @@ func (p *Plane) Status() (s lvs.Status, err error) {
 	s.Warnings = slices.Concat(p.ports.warnings(), p.hops.warnings(), p.notes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Connections.Capacity = uint64(p.objects.Connections.MaxEntries())
+	s.Connections.Capacity = uint64(connections(p.sets()))
 	s.Services = lvs.Usage{Used: uint64(len(p.table.services)), Capacity: uint64(p.objects.Services.MaxEntries())}
 	s.RealServers = lvs.Usage{Used: uint64(len(p.table.servers)), Capacity: uint64(p.objects.RealServers.MaxEntries())}
 	for _, id := range p.table.servers {

@@ -116,6 +116,18 @@ var states = map[bpfConnState]lvs.State{
 	bpfConnStateSTATE_LISTEN:      lvs.StateListen,
 	bpfConnStateSTATE_SYNACK:      lvs.StateSynAck,
 	bpfConnStateSTATE_UDP:         lvs.StateUDP,
+	bpfConnStateSTATE_UDP_NEW:     lvs.StateUDP,
+}
+
+// encodeState returns the state that a connection is made in: of UDP, one that was
+// heard of before.
+func encodeState(s lvs.State) (bpfConnState, bool) {
+	for number, state := range states {
+		if state == s && number != bpfConnStateSTATE_NONE && number != bpfConnStateSTATE_UDP_NEW {
+			return number, true
+		}
+	}
+	return 0, false
 }
 
 // decodeName returns the key of a value: the nouns' side of a table above.
@@ -151,24 +163,42 @@ func decodeCounts(word uint64) lvs.Counts {
 	return lvs.Counts{Active: uint32(word), Inactive: uint32(word >> 32)}
 }
 
-// connWord is a connection's word taken apart; see enum conn_word in types.h.
+// connWord is a connection's word taken apart; see enum conn_bits in types.h.
 type connWord struct {
-	expires    uint32 // ticks
-	server     uint32
-	state      bpfConnState
-	generation uint8
+	expires uint32 // ticks
+	server  uint32
+	state   bpfConnState
+	version uint8
 }
 
 func decodeWord(w uint64) connWord {
 	return connWord{
-		expires:    uint32(w),
-		server:     uint32(w>>bpfConnWordCONN_SERVER_SHIFT) & uint32(bpfConnWordCONN_SERVER_MASK),
-		state:      bpfConnState(w>>bpfConnWordCONN_STATE_SHIFT) & bpfConnState(bpfConnWordCONN_STATE_MASK),
-		generation: uint8(w >> bpfConnWordCONN_GENERATION_SHIFT),
+		expires: uint32(w),
+		server:  uint32(w>>bpfConnBitsCONN_SERVER_SHIFT) & uint32(bpfConnBitsCONN_SERVER_MASK),
+		state:   bpfConnState(w>>bpfConnBitsCONN_STATE_SHIFT) & bpfConnState(bpfConnBitsCONN_STATE_MASK),
+		version: uint8(w >> bpfConnBitsCONN_VERSION_SHIFT),
 	}
 }
 
-const tick = time.Second / time.Duration(bpfConnWordCONN_TICKS_PER_SECOND)
+// alive tells whether it is a connection's, be its time up or not.
+func (w connWord) alive() bool {
+	return w.state != bpfConnStateSTATE_NONE && w.state < bpfConnStateSTATE_BUSY
+}
+
+// connKey is a slot's key taken apart.
+type connKey struct {
+	version, generation uint8
+	port                uint16  // the client's
+	client              [4]byte // the client's address, if it is of IPv4
+}
+
+func decodeConnKey(k uint64) connKey {
+	var bytes [8]byte
+	binary.LittleEndian.PutUint64(bytes[:], k)
+	return connKey{version: bytes[0], generation: bytes[1], port: binary.BigEndian.Uint16(bytes[2:]), client: [4]byte(bytes[4:])}
+}
+
+const tick = time.Second / time.Duration(bpfConnBitsCONN_TICKS_PER_SECOND)
 
 // ticks returns the data plane's clock for a time of the coarse monotonic clock.
 func ticks(now time.Duration) uint32 { return uint32(now / tick) }

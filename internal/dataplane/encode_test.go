@@ -68,7 +68,7 @@ func TestEncodeLayout(t *testing.T) {
 		t.Errorf("an IPv4 address is not v4-mapped: %v", a.Bytes)
 	}
 	w := decodeWord(0x2a_3_12345_000000ff)
-	want := connWord{expires: 0xff, server: 0x12345, state: bpfConnStateSTATE_SYN_RECV, generation: 0x2a}
+	want := connWord{expires: 0xff, server: 0x12345, state: bpfConnStateSTATE_SYN_RECV, version: 0x2a}
 	if w != want {
 		t.Errorf("word %+v, want %+v", w, want)
 	}

@@ -63,7 +63,7 @@ func TestTCPStates(t *testing.T) {
 					t.Errorf("packet %d (%s): counts %+v, want %+v", i, p.flags, got, want)
 				}
 			}
-			r.now += 901 * time.Second
+			r.now += 904 * time.Second // with the slack of bpf/state.h
 			if swept := r.sweep(); swept.Ended != 1 {
 				t.Errorf("swept %+v", swept)
 			}
@@ -219,14 +219,14 @@ func TestRemovedServerIsFreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.reclaim()
-	if len(r.table.servers) != 1 || len(r.table.vips) != 1 {
-		t.Errorf("with a connection: %d servers, %d VIPs", len(r.table.servers), len(r.table.vips))
+	if len(r.table.servers) != 1 || len(r.table.vips.all) != 1 {
+		t.Errorf("with a connection: %d servers, %d VIPs", len(r.table.servers), len(r.table.vips.all))
 	}
 	r.now += 61 * time.Second
 	r.sweep()
 	r.reclaim()
-	if len(r.table.servers) != 0 || len(r.table.vips) != 0 || len(r.hops.hops) != 0 {
-		t.Errorf("without: %d servers, %d VIPs, %d next hops", len(r.table.servers), len(r.table.vips), len(r.hops.hops))
+	if len(r.table.servers) != 0 || len(r.table.vips.all) != 0 || len(r.hops.hops) != 0 {
+		t.Errorf("without: %d servers, %d VIPs, %d next hops", len(r.table.servers), len(r.table.vips.all), len(r.hops.hops))
 	}
 	for what, e := range map[string]extents{"services": r.table.serviceIDs, "servers": r.table.serverIDs, "pools": r.table.pools, "seats": r.table.seats, "hops": r.hops.indexes} {
 		if len(e.free) != 1 {
@@ -307,25 +307,6 @@ func TestGenerations(t *testing.T) {
 	r.arrays.servers.items[0].Generation++
 	if verdict, _ := r.send(frame{flags: "A"}.bytes(t)); verdict != xdpPass {
 		t.Errorf("an ACK of the old owner's connection: verdict %d", verdict)
-	}
-}
-
-func TestTableFull(t *testing.T) {
-	r := newRig(t)
-	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
-	for i := range 4096 + 300 {
-		r.send(frame{client: fmt.Sprintf("192.0.2.%d:%d", 1+i%200, 10000+i/200)}.bytes(t))
-	}
-	made := uint64(len(r.connections()))
-	got := r.reasons()
-	if got["FORWARDED"] != made || got["FORWARDED"]+got["TABLE_FULL"] != 4396 || made > 4096 {
-		t.Errorf("%d connections, reasons %v", made, got)
-	}
-	if c := r.counts(key, "10.0.0.1:80"); uint64(c.Active) != made {
-		t.Errorf("%d counted, %d made", c.Active, made)
-	}
-	if verdict, _ := r.send(frame{client: "192.0.2.1:10000", flags: "A"}.bytes(t)); verdict != xdpTX {
-		t.Errorf("an established connection suffers: verdict %d", verdict)
 	}
 }
 
@@ -582,33 +563,6 @@ func TestInstanceIsExclusive(t *testing.T) {
 		if _, err := Acquire(DefaultBPFFS, bad); err == nil {
 			t.Errorf("instance %q was taken", bad)
 		}
-	}
-}
-
-// Between the sweep's swap and its delete a connection's word is 0: nobody brings
-// it back to life, and nothing is counted.
-func TestContended(t *testing.T) {
-	r := newRig(t)
-	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
-	r.send(frame{}.bytes(t))
-	var k bpfConnKey
-	var word uint64
-	all := r.objects.Connections.Iterate()
-	if !all.Next(&k, &word) {
-		t.Fatal("no connection")
-	}
-	if err := r.objects.Connections.Put(k, uint64(0)); err != nil {
-		t.Fatal(err)
-	}
-	if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpDrop || r.reasons()["CONTENDED"] != 1 {
-		t.Errorf("verdict %d, reasons %v", verdict, r.reasons())
-	}
-	if got := r.counts(key, "10.0.0.1:80"); got != (lvs.Counts{Active: 1}) {
-		t.Errorf("counts %+v: the loser took or left something", got)
-	}
-	r.sweep()
-	if verdict, _ := r.send(frame{}.bytes(t)); verdict != xdpTX {
-		t.Errorf("after the sweep: verdict %d", verdict)
 	}
 }
 

@@ -89,10 +89,10 @@ func (p *Plane) readServers(r *reading) {
 			continue
 		}
 		record := &p.arrays.servers.items[seat.ID]
+		seat.Address = decodeAddrPort(record.Addr, record.Port)
 		r.seats = append(r.seats, seat)
 		r.service.RealServers = append(r.service.RealServers, lvs.RealServer{
-			Address: decodeAddrPort(record.Addr, record.Port),
-			Method:  decodeName(methods, record.Method), Weight: seat.Weight,
+			Address: seat.Address, Method: decodeName(methods, record.Method), Weight: seat.Weight,
 		})
 	}
 	r.whole = len(r.seats) == len(seats)

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -42,9 +43,10 @@ type Options struct {
 	Interfaces []string
 	// Mode of XDP. Default Auto.
 	Mode Mode
-	// Connections is the capacity of the connection table; one takes about 115
-	// bytes, whether used or not. Default 1,000,000. When it is full, new
-	// connections are dropped (TABLE_FULL). A table that is pinned keeps its size.
+	// Connections is how many connections of each of IPv4 and IPv6 there is room for;
+	// one of each takes 96 bytes together, used or not. Default 1,000,000. When there
+	// is no room, new flows go by their service's hash ring (STATELESS). A table that
+	// is pinned keeps its size.
 	Connections uint32
 	// Services and RealServers are the capacities of those tables. A real server
 	// counts once per service, and as long as it has connections. Default 4,096
@@ -76,8 +78,8 @@ func (o *Options) setDefaults() error {
 	if o.Connections > lvs.MaxConnections {
 		return fmt.Errorf("%d connections: at most %d are possible", o.Connections, lvs.MaxConnections)
 	}
-	if o.RealServers > uint32(bpfConnWordCONN_SERVER_MASK)+1 {
-		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnWordCONN_SERVER_MASK+1)
+	if o.RealServers > uint32(bpfConnBitsCONN_SERVER_MASK)+1 {
+		return fmt.Errorf("%d real servers: at most %d are possible", o.RealServers, bpfConnBitsCONN_SERVER_MASK+1)
 	}
 	if err := sched.CheckMHTable(o.MHTable); err != nil {
 		return err
@@ -100,7 +102,7 @@ type Plane struct {
 	options  Options
 	log      *slog.Logger
 	notes    []lvs.Warning // what the operator should know of how it was opened
-	secret   sched.Secret
+	secrets  [bpfSecretUseSECRET_MAX]sched.Secret
 	objects  bpfObjects
 	arrays   arrays
 	hops     *hopTable
@@ -150,7 +152,7 @@ func (p *Plane) open() error {
 	if err := p.initTimeouts(); err != nil {
 		return err
 	}
-	if err := p.initSecret(); err != nil {
+	if err := p.initSecrets(); err != nil {
 		return err
 	}
 	if err := p.adopt(); err != nil {
@@ -180,6 +182,9 @@ func (p *Plane) load() error {
 	if err := p.setSizes(spec); err != nil {
 		return err
 	}
+	if err := setConstants(spec, spec.Maps["connections4"].MaxEntries, spec.Maps["vips"].MaxEntries); err != nil {
+		return err
+	}
 	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.instance.dir()}}
 	err = spec.LoadAndAssign(&p.objects, options)
 	return explainLoad(err, p.instance.name)
@@ -189,10 +194,11 @@ func (p *Plane) load() error {
 func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 	o := p.options
 	sizes := map[string]uint32{
-		"addresses":   o.Services + o.RealServers,
-		"connections": o.Connections,
-		"counts":      o.RealServers, "real_servers": o.RealServers, "server_stats": o.RealServers, "server_zeros": o.RealServers,
-		"service_ids": o.Services, "services": o.Services, "service_stats": o.Services, "service_zeros": o.Services,
+		"addresses":    o.Services + o.RealServers,
+		"vips":         4 * (o.Services + o.RealServers),
+		"connections4": sets(o.Connections), "connections6": sets(o.Connections),
+		"counts": o.RealServers, "real_servers": o.RealServers, "server_stats": o.RealServers, "server_zeros": o.RealServers,
+		"service_ids": o.Services, "services": o.Services, "service_stats": o.Services, "service_zeros": o.Services, "stateless": o.Services,
 		"pools":     2*o.Services + 64,
 		"seats":     uint32(o.seatCapacity()),
 		"next_hops": 2*o.RealServers + 64,
@@ -213,21 +219,21 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 			m.MaxEntries = size
 		}
 	}
-	p.noteSize("connection", o.asked.Connections, spec.Maps["connections"])
-	p.noteSize("service", o.asked.Services, spec.Maps["services"])
-	p.noteSize("real server", o.asked.RealServers, spec.Maps["real_servers"])
-	return nil
+	p.noteSize("connection", rounded(o.asked.Connections), connections(spec.Maps["connections4"].MaxEntries))
+	p.noteSize("service", o.asked.Services, spec.Maps["services"].MaxEntries)
+	p.noteSize("real server", o.asked.RealServers, spec.Maps["real_servers"].MaxEntries)
+	return p.checkMemory(spec)
 }
 
 // noteSize warns if a table has another size than was asked for, which is 0 if
 // nobody did.
-func (p *Plane) noteSize(what string, asked uint32, is *ebpf.MapSpec) {
-	if asked == 0 || asked == is.MaxEntries {
+func (p *Plane) noteSize(what string, asked, is uint32) {
+	if asked == 0 || asked == is {
 		return
 	}
 	p.notes = append(p.notes, lvs.Warning{
 		Object: what + " table",
-		Text:   fmt.Sprintf("%d %ss were asked for, but the table that is pinned holds %d and is kept, with the %ss in it", asked, what, is.MaxEntries, what),
+		Text:   fmt.Sprintf("%d %ss were asked for, but the table that is pinned holds %d and is kept, with the %ss in it", asked, what, is, what),
 		Fix:    "stop the daemon, take the data plane away with lvx director unload (its connections are lost), and start again",
 	})
 }
@@ -263,11 +269,21 @@ func (p *Plane) Run(ctx context.Context) {
 	wait.Wait()
 }
 
-// sweepLoop sweeps every tick, or more seldom when a sweep takes long: it gets a
-// twentieth of one CPU at most.
+// A pass over all sets takes a second, or up to ten where a part of it takes longer
+// than a fiftieth of a tick.
+const (
+	fastPass = int(time.Second / tick)
+	slowPass = 10 * fastPass
+	partTime = tick / 50
+)
+
+// sweepLoop sweeps a part of the connection tables every tick.
 func (p *Plane) sweepLoop(ctx context.Context) {
-	timer := time.NewTimer(tick)
+	timer := time.NewTicker(tick)
 	defer timer.Stop()
+	sets := int(p.sets())
+	part, first := (sets+fastPass-1)/fastPass, 0
+	var four, six uint64 // connections seen in this pass
 	for {
 		select {
 		case <-ctx.Done():
@@ -275,11 +291,30 @@ func (p *Plane) sweepLoop(ctx context.Context) {
 		case <-timer.C:
 		}
 		start := time.Now()
-		if _, err := p.Sweep(); err != nil {
+		swept, err := p.sweep(bpfSweep{NowNs: uint64(coarseNow()), First: uint32(first), Sets: uint32(min(part, sets-first))})
+		if err != nil {
 			p.log.Error("sweep connections", "err", err)
 		}
+		four, six = four+swept.four, six+swept.six
+		if first += part; first >= sets {
+			p.gather(four, six)
+			first, four, six = 0, 0, 0
+		}
+		if time.Since(start) > partTime {
+			part = max(part/2, (sets+slowPass-1)/slowPass)
+		}
 		p.reclaim()
-		timer.Reset(max(tick, 20*time.Since(start)))
+	}
+}
+
+// gather has new connections go to the front of a table again if there are few: half
+// as many as the front has slots. Else packets that find it full say so anew.
+func (p *Plane) gather(counts ...uint64) {
+	for i, count := range counts {
+		if count < uint64(front*perSet) {
+			atomic.StoreUint64(&p.arrays.crowds.items[i].Spread, 0)
+		}
+		atomic.StoreUint64(&p.arrays.crowds.items[i].Missed, 0)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -332,12 +333,14 @@ func (t *portTable) putEntry(l netlink.Link, flags uint16) error {
 		return fmt.Errorf("interface %s: write interfaces: %w", l.Attrs().Name, err)
 	}
 	t.entries[index] = entry
+	t.storePlace(index % uint32(bpfGlancePORTS))
 	return nil
 }
 
 // deleteEntry does the opposite. It is no error if there is none.
 func (t *portTable) deleteEntry(index int) error {
 	delete(t.entries, uint32(index))
+	t.storePlace(uint32(index) % uint32(bpfGlancePORTS))
 	err := t.plane.objects.Interfaces.Delete(uint32(index))
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("interface %d: delete from interfaces: %w", index, err)
@@ -478,4 +481,30 @@ func (t *portTable) close() {
 	if t.handle != nil {
 		t.handle.Close()
 	}
+}
+
+// storePlace writes the interface that a place of the map ports stands for: the one
+// that has the place alone, else none. It tells whether that is a change.
+//
+// A place that stands for an interface is emptied before it gets another.
+func (t *portTable) storePlace(place uint32) bool {
+	var want bpfPort
+	for index, entry := range t.entries {
+		if index%uint32(bpfGlancePORTS) != place {
+			continue
+		}
+		if want.Ifindex != 0 {
+			want = bpfPort{}
+			break
+		}
+		want = bpfPort{Interface: entry, Ifindex: index}
+	}
+	items := t.plane.arrays.ports.items
+	if items[place] == want {
+		return false
+	}
+	atomic.StoreUint32(&items[place].Ifindex, 0)
+	items[place].Interface = want.Interface
+	atomic.StoreUint32(&items[place].Ifindex, want.Ifindex)
+	return true
 }

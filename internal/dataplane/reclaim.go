@@ -4,13 +4,10 @@ package dataplane
 
 import (
 	"cmp"
-	"errors"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/cilium/ebpf"
 
 	"lvx/internal/sched"
 )
@@ -131,16 +128,14 @@ func (p *Plane) freeServer(key serverKey, id uint32) {
 func (p *Plane) dropAddresses() {
 	p.table.departed = false
 	needed := p.neededAddresses()
-	for vip := range p.table.vips {
+	for vip := range p.table.vips.all {
 		if needed[vip] {
 			continue
 		}
-		if err := p.objects.Addresses.Delete(encodeAddr(vip)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := p.dropAddress(vip); err != nil {
 			p.log.Error("forget a VIP", "vip", vip, "err", err)
 			p.table.departed = true // tried again at the next change
-			continue
 		}
-		delete(p.table.vips, vip)
 	}
 }
 

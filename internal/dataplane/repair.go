@@ -22,7 +22,7 @@ import (
 // With an error the rest was repaired all the same.
 func (p *Plane) Repair() (repaired []string, err error) {
 	for _, step := range []func() ([]string, error){
-		p.repairKeys, p.repairServices, p.repairAddresses, p.ports.repair, p.repairTimeouts, p.repairSecret,
+		p.repairKeys, p.repairServices, p.repairAddresses, p.ports.repair, p.repairTimeouts, p.repairSecrets,
 	} {
 		words, failed := step()
 		repaired, err = append(repaired, words...), errors.Join(err, failed)
@@ -99,18 +99,6 @@ func (p *Plane) turned(e *serviceEntry) bool {
 		slices.EqualFunc(r.seats, e.servers, func(s sched.Seat, id uint32) bool { return s.ID == id })
 }
 
-func (p *Plane) repairAddresses() ([]string, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	want := make(map[bpfAddr]uint32, len(p.table.vips))
-	for vip := range p.table.vips {
-		want[encodeAddr(vip)] = 0
-	}
-	return repairMap("addresses", p.objects.Addresses, want, func(vip bpfAddr) string {
-		return "address " + decodeAddr(vip).String()
-	})
-}
-
 // repair is the part of Repair that is about interfaces.
 func (t *portTable) repair() ([]string, error) {
 	t.mu.Lock()
@@ -118,12 +106,18 @@ func (t *portTable) repair() ([]string, error) {
 	if t.handle == nil {
 		return nil, nil
 	}
-	return repairMap("interfaces", t.plane.objects.Interfaces, t.entries, func(index uint32) string {
+	repaired, err := repairMap("interfaces", t.plane.objects.Interfaces, t.entries, func(index uint32) string {
 		if a := t.ports[int(index)]; a != nil {
 			return "interface " + a.Name
 		}
 		return fmt.Sprintf("interface %d", index)
 	})
+	for place := range t.plane.arrays.ports.items {
+		if t.storePlace(uint32(place)) {
+			repaired = append(repaired, fmt.Sprintf("place %d was changed in the map ports", place))
+		}
+	}
+	return repaired, err
 }
 
 // repairMap makes a hash map hold what it should, and nothing else.
@@ -177,17 +171,20 @@ func (p *Plane) repairTimeouts() (repaired []string, err error) {
 	return repaired, err
 }
 
-func (p *Plane) repairSecret() (repaired []string, err error) {
-	var now bpfSecret
-	if err := p.objects.Secrets.Lookup(uint32(0), &now); err != nil {
-		return nil, fmt.Errorf("read the secret: %w", err)
+func (p *Plane) repairSecrets() (repaired []string, err error) {
+	for use, secret := range p.secrets {
+		var now bpfSecret
+		if err := p.objects.Secrets.Lookup(uint32(use), &now); err != nil {
+			return nil, fmt.Errorf("read the secret: %w", err)
+		}
+		if sched.Secret(now.Key) == secret {
+			continue
+		}
+		now.Key = secret
+		if err := p.objects.Secrets.Put(uint32(use), now); err != nil {
+			return nil, fmt.Errorf("write the secret: %w", err)
+		}
+		repaired = append(repaired, fmt.Sprintf("the secret of %s was changed in the map secrets", [...]string{"mh", "the connection tables"}[use]))
 	}
-	if sched.Secret(now.Key) == p.secret {
-		return nil, nil
-	}
-	now.Key = p.secret
-	if err := p.objects.Secrets.Put(uint32(0), now); err != nil {
-		return nil, fmt.Errorf("write the secret: %w", err)
-	}
-	return []string{"the secret of mh was changed in the map secrets"}, nil
+	return repaired, nil
 }

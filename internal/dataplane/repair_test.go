@@ -143,8 +143,8 @@ func (c *town) deleteAll() {
 
 func (r *rig) wantAllFree() {
 	r.t.Helper()
-	if len(r.load()) != 0 || len(r.table.servers) != 0 || len(r.table.vips) != 0 || len(r.hops.hops) != 0 {
-		r.t.Errorf("left: services %v, %d servers, %d VIPs, %d next hops", r.load(), len(r.table.servers), len(r.table.vips), len(r.hops.hops))
+	if len(r.load()) != 0 || len(r.table.servers) != 0 || len(r.table.vips.all) != 0 || len(r.hops.hops) != 0 {
+		r.t.Errorf("left: services %v, %d servers, %d VIPs, %d next hops", r.load(), len(r.table.servers), len(r.table.vips.all), len(r.hops.hops))
 	}
 	for what, e := range map[string]extents{"services": r.table.serviceIDs, "servers": r.table.serverIDs, "pools": r.table.pools, "seats": r.table.seats, "hops": r.hops.indexes} {
 		if len(e.free) != 1 || e.free[0].first > 1 {
@@ -201,6 +201,9 @@ var visible = map[string]func(*town){
 	},
 	"too many turns": func(c *town) {
 		tamper(c.rig, "pools", c.pool(), func(p *bpfPool) { p.Servers, p.Turns = 1, math.MaxUint32 })
+	},
+	"too many slots in the ring": func(c *town) {
+		tamper(c.rig, "pools", c.pool(), func(p *bpfPool) { p.Ring = math.MaxUint32 })
 	},
 	"another's seats": func(c *town) { tamper(c.rig, "pools", c.pool(), func(p *bpfPool) { p.First++ }) },
 	"fewer seats":     func(c *town) { tamper(c.rig, "pools", c.pool(), func(p *bpfPool) { p.Servers-- }) },
@@ -390,6 +393,20 @@ var hidden = map[string]struct {
 	}, "the turns of service tcp 198.51.100.1:80 were changed in the maps pools and seats"},
 	"a turn of sh": {lvs.SH, func(c *town) {
 		tamper(c.rig, "seats", uint32(100), func(s *bpfSeat) { s.RealServer = 4 })
+	}, "the turns of service tcp 198.51.100.1:80 were changed in the maps pools and seats"},
+	"a slot of the ring": {lvs.WRR, func(c *town) { // behind three seats and six turns
+		tamper(c.rig, "seats", uint32(9+250), func(s *bpfSeat) { s.RealServer = 4 })
+	}, "the turns of service tcp 198.51.100.1:80 were changed in the maps pools and seats"},
+	"another's slot of the ring": {lvs.LC, func(c *town) { // behind three seats
+		tamper(c.rig, "seats", uint32(3), func(s *bpfSeat) {
+			*s = c.arrays.seats.items[(s.RealServer+1)%3]
+		})
+	}, "the turns of service tcp 198.51.100.1:80 were changed in the maps pools and seats"},
+	"no ring": {lvs.WLC, func(c *town) {
+		tamper(c.rig, "pools", uint32(0), func(p *bpfPool) { p.Ring = 0 })
+	}, "the turns of service tcp 198.51.100.1:80 were changed in the maps pools and seats"},
+	"a ring of sh": {lvs.SH, func(c *town) {
+		tamper(c.rig, "pools", uint32(0), func(p *bpfPool) { p.Ring = 1 })
 	}, "the turns of service tcp 198.51.100.1:80 were changed in the maps pools and seats"},
 	"what is always 0": {lvs.WLC, func(c *town) {
 		tamper(c.rig, "pools", uint32(0), func(p *bpfPool) { p.Zero = 1 })

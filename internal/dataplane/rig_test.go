@@ -5,6 +5,7 @@ package dataplane
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -88,13 +89,17 @@ func (r *rig) reopen(o Options) {
 	}
 	m := plane.objects.bpfMaps
 	replacements := map[string]*ebpf.Map{
-		"addresses": m.Addresses, "connections": m.Connections, "counts": m.Counts, "interfaces": m.Interfaces,
-		"next_hops": m.NextHops, "pools": m.Pools, "real_servers": m.RealServers, "reasons": m.Reasons, "seats": m.Seats, "secrets": m.Secrets,
+		"addresses": m.Addresses, "connections4": m.Connections4, "connections6": m.Connections6, "counts": m.Counts, "crowds": m.Crowds, "interfaces": m.Interfaces,
+		"next_hops": m.NextHops, "pools": m.Pools, "ports": m.Ports, "vips": m.Vips, "real_servers": m.RealServers, "reasons": m.Reasons, "seats": m.Seats, "secrets": m.Secrets,
 		"server_stats": m.ServerStats, "server_zeros": m.ServerZeros, "service_ids": m.ServiceIds, "service_stats": m.ServiceStats,
-		"service_zeros": m.ServiceZeros, "services": m.Services, "timeouts": m.Timeouts,
+		"service_zeros": m.ServiceZeros, "services": m.Services, "stateless": m.Stateless, "timeouts": m.Timeouts,
 	}
 	for name, replacement := range replacements {
 		spec.Maps[name].MaxEntries = replacement.MaxEntries()
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != "test_direct" })
+	if err := setConstants(spec, plane.sets(), m.Vips.MaxEntries()); err != nil {
+		r.t.Fatal(err)
 	}
 	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replacements})
 	if err != nil {
@@ -126,7 +131,7 @@ func (r *rig) send(frame []byte) (verdict uint32, out []byte) {
 // sweep ends what is over at the test's time.
 func (r *rig) sweep() Swept {
 	r.t.Helper()
-	swept, err := r.sweepAt(r.now)
+	swept, err := r.Plane.sweep(bpfSweep{NowNs: uint64(r.now), Sets: r.sets()})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func (r *rig) newGame(six bool, scheduler lvs.Scheduler, flags lvs.SchedulerFlag
 	r.sweep()
 	r.reclaim()
 	g := &game{rig: r, service: lvs.Service{ServiceKey: key, Scheduler: scheduler, Flags: flags}}
-	g.oracle = sched.NewOracle(sched.Wanted{Scheduler: scheduler, Flags: flags, MHTable: r.options.MHTable, Secret: r.secret})
+	g.oracle = sched.NewOracle(sched.Wanted{Scheduler: scheduler, Flags: flags, MHTable: r.options.MHTable, Secret: r.secrets[bpfSecretUseSECRET_CLIENT]})
 	return g
 }
 
@@ -354,10 +354,10 @@ func TestAdoptSchedulers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := r.secret
+	secret := r.secrets[bpfSecretUseSECRET_CLIENT]
 	restart()
-	if secret == (sched.Secret{}) || r.secret != secret {
-		t.Errorf("the secret was %x and is %x", secret, r.secret)
+	if secret == (sched.Secret{}) || r.secrets[bpfSecretUseSECRET_CLIENT] != secret {
+		t.Errorf("the secret was %x and is %x", secret, r.secrets[bpfSecretUseSECRET_CLIENT])
 	}
 	got, err := r.Load()
 	if diff := cmp.Diff(services, got, cmp.Comparer(lvs.Service.Equal)); err != nil || diff != "" {
@@ -389,16 +389,16 @@ func (r *rig) readHead(key lvs.ServiceKey) bpfPool {
 // before it had.
 func TestSecret(t *testing.T) {
 	r := newRig(t)
-	first := r.secret
+	first := r.secrets[bpfSecretUseSECRET_CLIENT]
 	r.again(r.options)
-	if r.secret == first {
+	if r.secrets[bpfSecretUseSECRET_CLIENT] == first {
 		t.Error("an instance that was taken away left its secret")
 	}
 	if err := r.objects.Secrets.Put(uint32(0), bpfSecret{}); err != nil {
 		t.Fatal(err)
 	}
 	r.reopen(r.options)
-	if r.secret == (sched.Secret{}) {
+	if r.secrets[bpfSecretUseSECRET_CLIENT] == (sched.Secret{}) {
 		t.Error("there is no secret")
 	}
 }

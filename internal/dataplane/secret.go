@@ -10,22 +10,32 @@ import (
 	"lvx/internal/sched"
 )
 
-// initSecret reads the secret of the instance, or makes one: the first time, and
-// after a daemon that was killed before it had. It never changes, for the clients
-// of mh would change their real servers with it.
-func (p *Plane) initSecret() error {
+// initSecrets reads the secrets of the instance, or makes them: the first time, and
+// after a daemon that was killed before it had. They never change: the clients of
+// mh would change their real servers with one, and nobody would find a connection
+// any more with the other.
+func (p *Plane) initSecrets() error {
+	for use := range p.secrets {
+		if err := p.initSecret(bpfSecretUse(use)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plane) initSecret(use bpfSecretUse) error {
 	var raw bpfSecret
-	if err := p.objects.Secrets.Lookup(uint32(0), &raw); err != nil {
+	if err := p.objects.Secrets.Lookup(use, &raw); err != nil {
 		return fmt.Errorf("read the secret: %w", err)
 	}
 	if raw.Key == ([2]uint64{}) {
 		var bytes [16]byte
 		_, _ = rand.Read(bytes[:]) // never fails
 		raw.Key = [2]uint64{binary.NativeEndian.Uint64(bytes[:]), binary.NativeEndian.Uint64(bytes[8:])}
-		if err := p.objects.Secrets.Put(uint32(0), raw); err != nil {
+		if err := p.objects.Secrets.Put(use, raw); err != nil {
 			return fmt.Errorf("write the secret: %w", err)
 		}
 	}
-	p.secret = sched.Secret(raw.Key)
+	p.secrets[use] = sched.Secret(raw.Key)
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 type table struct {
 	services map[lvs.ServiceKey]*serviceEntry
 	servers  map[serverKey]uint32 // id; listed or removed
-	vips     map[netip.Addr]bool  // what `addresses` holds
+	vips     vipTable             // what `addresses` holds
 
 	order    uint64               // of the service added last
 	removals uint64               // how often a real server was taken out
@@ -131,7 +131,7 @@ func (p *Plane) untouched(e *serviceEntry) bool {
 var seatsSeed = maphash.MakeSeed()
 
 func (p *Plane) sumSeats(head bpfPool) uint64 {
-	return maphash.Bytes(seatsSeed, p.arrays.seats.bytes(head.First, head.Servers+head.Turns))
+	return maphash.Bytes(seatsSeed, p.arrays.seats.bytes(head.First, head.Servers+head.Turns+head.Ring))
 }
 
 // undo is what to take back, last first, if a change does not come to its end.
@@ -369,17 +369,4 @@ func (p *Plane) Zero(key lvs.ServiceKey) error {
 		return fmt.Errorf("service %s: %w", key, lvs.ErrNoService)
 	}
 	return p.zeroAll(e)
-}
-
-// addAddress makes packets for a VIP look further.
-func (p *Plane) addAddress(vip netip.Addr, u *undo) error {
-	var unused uint32
-	if p.objects.Addresses.Lookup(encodeAddr(vip), &unused) != nil {
-		if err := p.objects.Addresses.Put(encodeAddr(vip), unused); err != nil {
-			return fmt.Errorf("write addresses: %w", err)
-		}
-	}
-	p.table.vips[vip] = true
-	u.add(func() { p.table.departed = true })
-	return nil
 }

@@ -5,7 +5,9 @@ package sched
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"math/big"
+	"math/bits"
 	"slices"
 
 	"lvx/internal/lvs"
@@ -28,22 +30,26 @@ func CheckMHTable(slots uint32) error {
 	return nil
 }
 
-// mhTurns fills mh's table as Maglev does ("Maglev: A Fast and Reliable Software
+// mhTurns fills mh's table. As in the kernel it is the last weight above 0 that
+// counts: a server that is quiesced keeps its slots, and one that never had a weight
+// has none.
+func mhTurns(seats []Seat, slots uint32, secret Secret) []uint32 {
+	claims := newClaims(seats, slots, secret, func(s Seat) uint32 { return s.Last })
+	if len(claims) == 0 {
+		return nil
+	}
+	return maglev(claims, inverses(slots))
+}
+
+// maglev fills a table as Maglev does ("Maglev: A Fast and Reliable Software
 // Network Load Balancer", NSDI 2016, section 3.4): each server has an order of
 // its own in which it wants the slots (filling.take), and they take turns in
 // taking the first that is free, by weight (claim.due). Neither depends on the
 // other servers or on the order of the list: they keep nearly all slots when one
 // comes or goes.
-//
-// As in the kernel it is the last weight above 0 that counts: a server that is
-// quiesced keeps its slots, and one that never had a weight has none.
-func mhTurns(seats []Seat, slots uint32, secret Secret) []uint32 {
-	claims := newClaims(seats, slots, secret)
-	if len(claims) == 0 {
-		return nil
-	}
-	turns := make([]uint32, slots)
-	f := filling{slots: uint64(slots), used: make([]uint64, slots/64+1), inverse: inverses(slots)}
+func maglev(claims []claim, inverse []uint32) []uint32 {
+	turns := make([]uint32, len(inverse))
+	f := newFilling(inverse)
 	line := make(queue, len(claims))
 	for i := range line {
 		line[i].claim = uint32(i)
@@ -66,17 +72,18 @@ type claim struct {
 	weight       float64
 }
 
-// newClaims returns the servers that have a part, in an order that is everywhere
-// the same: by hash.
-func newClaims(seats []Seat, slots uint32, secret Secret) []claim {
+// newClaims returns the servers that have a part, those of a weight above 0, in an
+// order that is everywhere the same: by hash.
+func newClaims(seats []Seat, slots uint32, secret Secret, weight func(Seat) uint32) []claim {
 	claims := make([]claim, 0, len(seats))
 	for i, s := range seats {
-		if s.Last == 0 {
+		w := weight(s)
+		if w == 0 {
 			continue
 		}
 		h := secret.addressAndPort(s.Address)
 		claims = append(claims, claim{
-			seat: uint32(i), hash: h, weight: float64(s.Last),
+			seat: uint32(i), hash: h, weight: float64(w),
 			offset: uint64(uint32(h) % slots), step: (h>>32)%uint64(slots-1) + 1,
 		})
 	}
@@ -89,8 +96,16 @@ func newClaims(seats []Seat, slots uint32, secret Secret) []claim {
 // filling is a table that is being filled.
 type filling struct {
 	slots   uint64
-	used    []uint64 // bits
-	inverse []uint32
+	over    uint64   // 2^64 / slots
+	inverse []uint32 // 1/n modulo slots
+	used    []bool
+	left    uint64
+	last    []uint64 // the free slots, once they are few
+}
+
+func newFilling(inverse []uint32) filling {
+	slots := uint64(len(inverse))
+	return filling{slots: slots, over: math.MaxUint64 / slots, inverse: inverse, used: make([]bool, slots), left: slots}
 }
 
 // take takes the first free slot in the server's order, offset + step/n for n from
@@ -99,15 +114,53 @@ type filling struct {
 // comes or goes: of 100 servers that left, some moved 1.2 % of the others' slots,
 // where 0.6 % is usual and with step/n the most that was seen.
 func (f *filling) take(c *claim) uint64 {
+	c.taken++
+	if f.left*f.left <= f.slots {
+		return f.takeLast(c)
+	}
+	f.left--
 	for {
-		slot := (c.offset + c.step*uint64(f.inverse[c.seen])) % f.slots
+		slot := f.modulo(c.offset + c.step*uint64(f.inverse[c.seen]))
 		c.seen++
-		if bit := uint64(1) << (slot % 64); f.used[slot/64]&bit == 0 {
-			f.used[slot/64] |= bit
-			c.taken++
+		if !f.used[slot] {
+			f.used[slot] = true
 			return slot
 		}
 	}
+}
+
+// takeLast does the same among so few free slots that it is faster to look at each
+// than to go on past those that are taken: the first in the server's order is that
+// of the least n, which is step / (slot - offset).
+func (f *filling) takeLast(c *claim) uint64 {
+	if f.last == nil {
+		f.last = make([]uint64, 0, f.left)
+		for slot, used := range f.used {
+			if !used {
+				f.last = append(f.last, uint64(slot))
+			}
+		}
+	}
+	first, least := 0, f.slots
+	for i, slot := range f.last {
+		if n := f.modulo(c.step * uint64(f.inverse[f.modulo(slot+f.slots-c.offset)])); n < least {
+			first, least = i, n
+		}
+	}
+	slot := f.last[first]
+	f.last = slices.Delete(f.last, first, first+1)
+	return slot
+}
+
+// modulo returns n modulo the number of slots without a division, which takes much
+// longer than two multiplications: the quotient is at most one too small.
+func (f *filling) modulo(n uint64) uint64 {
+	quotient, _ := bits.Mul64(n, f.over)
+	rest := n - quotient*f.slots
+	if rest >= f.slots {
+		rest -= f.slots
+	}
+	return rest
 }
 
 // inverses returns 1/n modulo a prime for every n below it, and 0 for 0.

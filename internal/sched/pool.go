@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package sched computes what the data plane's schedulers look up: the order of
-// turns of rr and wrr, where a changed pool goes on, and the tables of sh and mh.
-// Oracle is kernel IPVS's schedulers in plain Go, which the C ones are tested
-// against, pick for pick.
+// turns of rr and wrr, where a changed pool goes on, the tables of sh and mh, and
+// the rings of flows that there is no connection for. Oracle is kernel IPVS's
+// schedulers in plain Go, which the C ones are tested against, pick for pick.
 //
 // It is not for picking at run time: bpf/sched.h does that.
 package sched
@@ -43,6 +43,9 @@ type Pool struct {
 	Start  uint64 // the cursor's first value
 	Cursor uint64 // rr, wrr: the next turn, modulo len(Turns)
 	Last   uint32 // rr: id picked last before this pool, or None
+	// Ring are indexes into Seats by a flow's hash, of rr, wrr, lc and wlc: who gets
+	// a flow that there is no connection for. sh and mh have their turns for that.
+	Ring []uint32
 }
 
 // Wanted is what a pool is made of.
@@ -52,7 +55,7 @@ type Wanted struct {
 	Seats     []Seat // in scheduling order; NewPool finds out each Last
 	Before    *Pool  // the service's pool until now, or nil
 	MHTable   uint32 // slots of a table of mh; see CheckMHTable
-	Secret    Secret // for mh
+	Secret    Secret // for mh and the ring
 }
 
 // NewPool makes a pool. With the same scheduler as before it goes on where kernel
@@ -81,6 +84,9 @@ func NewPool(w Wanted) Pool {
 	if w.Flags.Fallback() {
 		fallBack(p.Turns, p.Seats)
 	}
+	if w.Scheduler != lvs.SH && w.Scheduler != lvs.MH {
+		p.Ring = newRing(p.Seats, w.Secret)
+	}
 	p.Cursor = p.Start
 	return p
 }
@@ -104,7 +110,8 @@ func withLast(seats []Seat, before *Pool) []Seat {
 	return seats
 }
 
-func usable(seats []Seat) (turns []uint32) {
+func usable(seats []Seat) []uint32 {
+	turns := make([]uint32, 0, len(seats))
 	for i, s := range seats {
 		if s.Weight > 0 {
 			turns = append(turns, uint32(i))

@@ -21,8 +21,11 @@ func (s Secret) address(a netip.Addr) uint64 {
 
 // addressAndPort hashes an address and the port behind it, in network order.
 func (s Secret) addressAndPort(a netip.AddrPort) uint64 {
-	bytes := a.Addr().As16()
-	return s.siphash(binary.BigEndian.AppendUint16(bytes[:], a.Port()))
+	var bytes [18]byte
+	address := a.Addr().As16()
+	copy(bytes[:], address[:])
+	binary.BigEndian.PutUint16(bytes[16:], a.Port())
+	return s.siphash(bytes[:])
 }
 
 // siphash is SipHash-1-3 of Aumasson and Bernstein, "SipHash: a fast short-input

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// perSet is how many connections of the capacity a set stands for: half of its
+// slots. So a connection finds both of its sets taken, when the table holds its
+// capacity, once in 280 times, and lies in the second one once in 28 (simulated).
+const perSet = uint32(bpfConnBitsCONN_WAYS) / 2
+
+// front is how many sets a table has besides, for when it is nearly empty: the CPU's
+// caches hold them. A table that is not much larger has none.
+const front = uint32(bpfConnBitsCONN_FRONT)
+
+// sets returns how many sets each of the connection tables takes.
+func sets(connections uint32) uint32 {
+	sets := max((connections+perSet-1)/perSet, 2)
+	if sets > 2*front {
+		sets += front
+	}
+	return sets
+}
+
+// split returns how many of a table's sets are not of the front, and how many are.
+func split(sets uint32) (others, ofFront uint32) {
+	if sets > 3*front {
+		return sets - front, front
+	}
+	return sets, 0
+}
+
+// connections returns the capacity of that many sets; the front is not reckoned with.
+func connections(sets uint32) uint32 {
+	others, _ := split(sets)
+	return others * perSet
+}
+
+// rounded returns what is had of the connections that were asked for; 0 is nobody's wish.
+func rounded(asked uint32) uint32 {
+	if asked == 0 {
+		return 0
+	}
+	return connections(sets(asked))
+}
+
+// tableBytes returns the memory of both connection tables.
+func tableBytes(spec *ebpf.CollectionSpec) uint64 {
+	four, six := spec.Maps["connections4"], spec.Maps["connections6"]
+	return uint64(four.MaxEntries)*uint64(four.ValueSize) + uint64(six.MaxEntries)*uint64(six.ValueSize)
+}
+
+// checkMemory refuses connection tables that are not pinned yet and larger than the
+// memory that is available: the kernel would take it from other programs.
+func (p *Plane) checkMemory(spec *ebpf.CollectionSpec) error {
+	pinned, err := p.instance.size("connections4")
+	if err != nil || pinned > 0 {
+		return err
+	}
+	want := tableBytes(spec)
+	p.log.Info("connection tables", "connections", connections(spec.Maps["connections4"].MaxEntries), "bytes", want)
+	available, known := memoryAvailable("/proc/meminfo")
+	if !known || want < available {
+		return nil
+	}
+	each := want / uint64(spec.Maps["connections4"].MaxEntries) / uint64(perSet)
+	return fmt.Errorf("room for %d connections takes %d MB, and %d MB of memory are available: at most %d connections fit; lower director.capacity.connections or --connections",
+		p.options.Connections, want>>20, available>>20, available/each)
+}
+
+// memoryAvailable returns MemAvailable of /proc/meminfo, in bytes (proc(5)): what new
+// programs can have without swapping.
+func memoryAvailable(path string) (bytes uint64, known bool) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, false
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		var kilobytes uint64
+		if strings.HasPrefix(lines.Text(), "MemAvailable:") {
+			_, err := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kilobytes)
+			return kilobytes << 10, err == nil
+		}
+	}
+	return 0, false
+}
+
+// setConstants tells the programs the sizes that they reckon with.
+func setConstants(spec *ebpf.CollectionSpec, sets, places uint32) error {
+	others, ofFront := split(sets)
+	return errors.Join(
+		spec.Variables["conn_sets"].Set(others),
+		spec.Variables["conn_front"].Set(ofFront),
+		spec.Variables["vip_places"].Set(places),
+	)
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package protocol walks through every interleaving of the packets and programs
+// that meet in one place of the connection table, and checks in each state what
+// bpf/conn.h promises: never two connections of one key, exact counts, nothing
+// torn, nothing lost, nobody going round for ever.
+//
+// The table is a few slots, the version of a slot has three bits and wraps at
+// once. Each actor is a step machine that follows bpf/conn.h access by access:
+// one access of shared memory is one step, and the comment beside it names the
+// C. What changes there must change here, and the mutants in the test show that
+// a wrong order would be noticed.
+//
+// Three memories are walked. Under SC an access happens at once. Under TSO, which
+// is x86, a plain store waits in its CPU's buffer, and an atomic waits until the
+// buffer is empty. Under Weak, for arm64, stores leave the buffer in any order,
+// and a plain load may give any value that the cell has had since the CPU's last
+// barrier, but never an older one than it has seen there: CPUs that load early,
+// in any order, do no more. An atomic that succeeds is a full barrier, as in the
+// kernel's rules; a swap that fails is none. Weak leaves out what no CPU in use
+// does: stores that reach two CPUs in different orders.
+//
+// It is not a proof for every size. Not covered: more actors than a scenario
+// has; more tries than two to four, where a packet has eight (large scenarios
+// have one under Weak); a slot that is used again 256 times while one packet
+// looks at it (here 8 times); and the compiler, from which volatile and __sync
+// protect. Nor the scheduler, and the rest of the packet's path.
+package protocol
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+)
+
+// A move is what happens between two states: an actor's buffered store reaches
+// memory, or it makes its next step, with one of the values that it may load.
+type move struct {
+	actor  uint8
+	drains bool
+	choice uint8
+}
+
+// report is what a walk has seen.
+type report struct {
+	states    int
+	ends      int // states in which everybody is done
+	contended int // of these, in how many somebody was sent away with CONTENDED
+}
+
+// violation is a broken promise and the shortest way to it.
+type violation struct {
+	what  string
+	trace []string
+}
+
+func (v *violation) String() string {
+	return v.what + "\n  " + strings.Join(v.trace, "\n  ")
+}
+
+// edge is how a state was first reached.
+type edge struct {
+	from uint64
+	by   move
+}
+
+// explore walks the states breadth first, so that a violation's trace is a
+// shortest one. A state is remembered by 64 bits of hash: among ten million
+// states two are confused once in 400,000 walks.
+func (s *scenario) explore() (report, *violation) {
+	var (
+		seed  = maphash.MakeSeed()
+		start = s.start()
+		root  = maphash.Comparable(seed, start)
+		seen  = map[uint64]edge{root: {}}
+		layer = []state{start}
+		r     = report{states: 1}
+	)
+	for len(layer) > 0 {
+		var next []state
+		for i := range layer {
+			from := maphash.Comparable(seed, layer[i])
+			moved := false
+			var wrong *violation
+			s.eachMove(&layer[i], func(to *state, by move, problem string) bool {
+				moved = true
+				if problem != "" {
+					wrong = &violation{problem, s.replay(append(path(seen, root, from), by))}
+					return false
+				}
+				hash := maphash.Comparable(seed, *to)
+				if _, old := seen[hash]; !old {
+					seen[hash] = edge{from, by}
+					next = append(next, *to)
+				}
+				return true
+			})
+			if wrong != nil {
+				return r, wrong
+			}
+			if moved {
+				continue
+			}
+			r.ends++
+			if layer[i].anyContended() {
+				r.contended++
+			}
+			if problem := s.checkEnd(&layer[i]); problem != "" {
+				return r, &violation{problem, s.replay(path(seen, root, from))}
+			}
+		}
+		r.states += len(next)
+		layer = next
+	}
+	return r, nil
+}
+
+// eachMove visits what may come next, until visit says that it has enough.
+func (s *scenario) eachMove(from *state, visit func(to *state, by move, problem string) bool) {
+	var to state // one for all: a walk makes millions
+	var x machine
+	try := func(by move) (choices uint8, goOn bool) {
+		to = *from
+		x = s.machine(&to, by)
+		x.make()
+		if x.blocked {
+			return 0, true
+		}
+		return x.choices, visit(&to, by, x.problem)
+	}
+	for who := range s.packets {
+		buffered := from.actors[who].buffered
+		if s.memory == tso {
+			buffered = min(buffered, 1)
+		}
+		for choice := range buffered {
+			if _, goOn := try(move{uint8(who), true, choice}); !goOn {
+				return
+			}
+		}
+		if from.actors[who].pc == done {
+			continue
+		}
+		choices := uint8(1)
+		for choice := uint8(0); choice < choices; choice++ {
+			n, goOn := try(move{uint8(who), false, choice})
+			if !goOn {
+				return
+			}
+			choices = n
+		}
+	}
+}
+
+// path returns the moves by which a state was first reached.
+func path(seen map[uint64]edge, root, to uint64) (moves []move) {
+	for ; to != root; to = seen[to].from {
+		moves = append(moves, seen[to].by)
+	}
+	slices.Reverse(moves)
+	return moves
+}
+
+// replay makes the moves again and says what each does.
+func (s *scenario) replay(moves []move) (trace []string) {
+	st := s.start()
+	for _, by := range moves {
+		x := s.machine(&st, by)
+		x.log = func(format string, args ...any) {
+			trace = append(trace, fmt.Sprintf("%-8s %-14s ", x.packet.name, x.at)+fmt.Sprintf(format, args...))
+		}
+		x.make()
+	}
+	return trace
+}
