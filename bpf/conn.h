@@ -22,7 +22,7 @@
  * How a slot lives, in the words of types.h:
  *
  *   free ─► BUSY: its maker alone writes the key
- *        ─► TENTATIVE: it can be seen; its maker looks through both sets for
+ *        ─► TENTATIVE: it can be seen; its maker looks through all sets for
  *           another of its key, made by another CPU meanwhile
  *        ─► alive: swapped by packets
  *        ─► free, by the sweep; or BUSY, by the maker of another connection
@@ -184,34 +184,51 @@ static __always_inline __u32 conn_first(__u64 ways)
 	return (lowest >> 1) - (lowest >> 3); /* 1, 2, 4, 8 are 0, 1, 2, 3 */
 }
 
+/* Looks at some ways of a set. Is the flow's connection there? */
+static __always_inline bool conn_try(struct flow *f, bool six, void *set, __u64 ways, __u32 choice)
+{
+	for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
+		__u32 way = conn_first(ways) % CONN_WAYS;
+		__u64 word = conn_match(f, six, conn_slot(set, six, way));
+
+		if (word) {
+			f->seen = flow_any(f, word);
+			f->place = choice * CONN_WAYS + way;
+			return true;
+		}
+		ways &= ways - 1;
+	}
+	return false;
+}
+
+/*
+ * The front is small and its lines come fast: before the other sets while most
+ * connections are there; later beside the first, so that nobody waits for both.
+ */
 static __always_inline void conn_look(struct flow *f, bool six)
 {
-	__u32 swap =
-		!conn_front || conn_spread(conn_crowd(six)); /* of the order of the first two */
+	void *front = NULL, *first, *second;
+	__u64 ways = 0, others;
 
-	for (__u32 n = 0; n < CONN_SETS; n++) {
-		__u32 choice = n < 2 ? n ^ swap : n;
-		__u64 ways;
-		void *set;
-
-		if (!choice && !conn_front)
-			continue;
-		set = conn_set(f, six, choice);
-		if (!set)
+	if (conn_front) {
+		front = conn_set(f, six, 0);
+		if (!front)
 			return; /* never: there are so many sets */
-		ways = conn_ways(f, six, set);
-		for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
-			__u32 way = conn_first(ways) % CONN_WAYS;
-			__u64 word = conn_match(f, six, conn_slot(set, six, way));
-
-			if (word) {
-				f->seen = flow_any(f, word);
-				f->place = choice * CONN_WAYS + way;
-				return;
-			}
-			ways &= ways - 1;
-		}
+		ways = conn_ways(f, six, front);
+		if (!conn_spread(conn_crowd(six)) && conn_try(f, six, front, ways, 0))
+			return;
 	}
+	first = conn_set(f, six, 1);
+	if (!first)
+		return;
+	others = conn_ways(f, six, first);
+	if (conn_try(f, six, first, others, 1))
+		return;
+	if (front && conn_try(f, six, front, ways, 0))
+		return;
+	second = conn_set(f, six, 2);
+	if (second)
+		conn_try(f, six, second, conn_ways(f, six, second), 2);
 }
 
 /* What of the connection that was found: go on with it, or make it anew? */

@@ -12,8 +12,6 @@
 #include "sched.h"   /* 4 with which real server? */
 #include "forward.h" /* 5 how does it get there? */
 
-enum { ATTEMPTS = 4 };
-
 /* Goes the way of a known connection. */
 static __always_inline enum reason follow(struct packet *p)
 {
@@ -39,26 +37,14 @@ static __always_inline enum reason open(struct packet *p)
 	return r == REASON_TABLE_FULL ? sched_stateless(p) : r;
 }
 
-static __always_inline enum reason attempt(struct packet *p)
-{
-	enum reason r = conn_find(p);
-
-	if (r)
-		return r;
-	return p->known ? follow(p) : open(p);
-}
-
 static __always_inline enum reason stages(struct packet *p)
 {
 	enum reason r = packet_parse(p);
 
-	if (r)
-		return r;
-	r = REASON_AGAIN;
-	for (int i = 0; i < ATTEMPTS && r == REASON_AGAIN; i++)
-		r = attempt(p);
-	if (r == REASON_AGAIN)
-		return REASON_CONTENDED;
+	if (!r)
+		r = conn_find(p);
+	if (!r)
+		r = p->known ? follow(p) : open(p);
 	if (r)
 		return r;
 	forward_count(p);
@@ -67,8 +53,13 @@ static __always_inline enum reason stages(struct packet *p)
 
 static __always_inline int finish(struct packet *p, enum reason reason)
 {
-	__u64 *count = bpf_map_lookup_elem(&reasons, &reason);
+	__u64 *count;
 
+	if (reason == REASON_AGAIN) { /* nothing was written yet */
+		bpf_tail_call(p->ctx, &again, 0);
+		reason = REASON_CONTENDED;
+	}
+	count = bpf_map_lookup_elem(&reasons, &reason);
 	if (count)
 		(*count)++;
 	switch (reason) {
@@ -115,6 +106,8 @@ int lvs_sweep(struct sweep *result)
 	conn_expire(result);
 	return 0;
 }
+
+enum { ATTEMPTS = 4 }; /* of a program that has no packet to begin anew with */
 
 static __always_inline enum reason entry_insert(struct packet *p, enum conn_state state)
 {

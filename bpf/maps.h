@@ -21,6 +21,19 @@ struct {
 } reasons SEC(".maps");
 
 /*
+ * The program itself: to begin anew with a packet that lost to another CPU is a
+ * tail call, which the kernel allows 33 times. A loop instead has the verifier look
+ * at everything once for each time. Written by the daemon, at load; used by
+ * lvs.bpf.c.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} again SEC(".maps");
+
+/*
  * Destination addresses that concern us. Written by the daemon; read by packet.h
  * where `vips` does not know.
  */

@@ -56,7 +56,7 @@ struct flow {
 	/* Stages 2 and 4 fill in: */
 	__u64 hash;	       /* of the key, see hash.h */
 	__u64 seen;	       /* the word of the connection's slot, as it was read */
-	__u32 place;	       /* of the slot in the order of both sets, or CONN_NOWHERE */
+	__u32 place;	       /* of the slot in the order of its sets, or CONN_NOWHERE */
 	__u32 server_id;       /* of its real server */
 	__u32 generation;      /* of the id */
 	enum conn_state state; /* that it is made in */

@@ -163,11 +163,12 @@ static __always_inline __u32 conn_expires(__u64 now, enum conn_state state)
 static __always_inline __u64 conn_after(struct flow *f, __u64 seen)
 {
 	enum conn_state was = conn_state(seen), is = conn_next(f, was);
-	__u32 expires = conn_expires(f->now, is);
+	__u32 timeout = conn_timeout(is), slack = timeout / CONN_SLACK;
+	__u32 expires = f->now + timeout + slack;
 
 	if (was == STATE_UDP_NEW && expires == (__u32)seen)
 		return seen;
-	if (is == was && expires - (__u32)seen <= conn_timeout(is) / CONN_SLACK)
+	if (is == was && expires - (__u32)seen <= slack)
 		return seen;
 	return conn_pack(expires, conn_server(seen), is, conn_version(seen));
 }

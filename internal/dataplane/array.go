@@ -65,6 +65,7 @@ type arrays struct {
 	counts   array[uint64]
 	vips     array[uint64]
 	crowds   array[bpfCrowd]
+	until    array[uint64] // the map stateless
 	ports    array[bpfPort]
 	four     array[bpfSet4] // connections of IPv4
 	six      array[bpfSet6] // and of IPv6
@@ -80,6 +81,7 @@ func (a *arrays) open(m *bpfMaps) error {
 		a.counts.open(m.Counts),
 		a.vips.open(m.Vips),
 		a.crowds.open(m.Crowds),
+		a.until.open(m.Stateless),
 		a.ports.open(m.Ports),
 		a.four.openToRead(m.Connections4),
 		a.six.openToRead(m.Connections6),
@@ -95,6 +97,7 @@ func (a *arrays) close() {
 	a.counts.close()
 	a.vips.close()
 	a.crowds.close()
+	a.until.close()
 	a.ports.close()
 	a.four.close()
 	a.six.close()

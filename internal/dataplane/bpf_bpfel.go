@@ -290,6 +290,7 @@ type bpfSweep struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapAddresses     = "addresses"
+	bpfMapAgain         = "again"
 	bpfMapConnections4  = "connections4"
 	bpfMapConnections6  = "connections6"
 	bpfMapCounts        = "counts"
@@ -374,6 +375,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
+	Again        *ebpf.MapSpec `ebpf:"again"`
 	Connections4 *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6 *ebpf.MapSpec `ebpf:"connections6"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
@@ -428,6 +430,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Addresses    *ebpf.Map `ebpf:"addresses"`
+	Again        *ebpf.Map `ebpf:"again"`
 	Connections4 *ebpf.Map `ebpf:"connections4"`
 	Connections6 *ebpf.Map `ebpf:"connections6"`
 	Counts       *ebpf.Map `ebpf:"counts"`
@@ -454,6 +457,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Addresses,
+		m.Again,
 		m.Connections4,
 		m.Connections6,
 		m.Counts,

@@ -16,38 +16,68 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfTestMapAddresses     = "addresses"
-	bpfTestMapConnections4  = "connections4"
-	bpfTestMapConnections6  = "connections6"
-	bpfTestMapCounts        = "counts"
-	bpfTestMapCrowds        = "crowds"
-	bpfTestMapInterfaces    = "interfaces"
-	bpfTestMapNextHops      = "next_hops"
-	bpfTestMapPools         = "pools"
-	bpfTestMapPorts         = "ports"
-	bpfTestMapRealServers   = "real_servers"
-	bpfTestMapReasons       = "reasons"
-	bpfTestMapSeats         = "seats"
-	bpfTestMapSecrets       = "secrets"
-	bpfTestMapServerStats   = "server_stats"
-	bpfTestMapServerZeros   = "server_zeros"
-	bpfTestMapServiceIds    = "service_ids"
-	bpfTestMapServiceStats  = "service_stats"
-	bpfTestMapServiceZeros  = "service_zeros"
-	bpfTestMapServices      = "services"
-	bpfTestMapStateless     = "stateless"
-	bpfTestMapTimeouts      = "timeouts"
-	bpfTestMapVips          = "vips"
-	bpfTestProgLvsDelete    = "lvs_delete"
-	bpfTestProgLvsDirect    = "lvs_direct"
-	bpfTestProgLvsInsert    = "lvs_insert"
-	bpfTestProgLvsSweep     = "lvs_sweep"
-	bpfTestProgTestDirect   = "test_direct"
-	bpfTestVarConnFront     = "conn_front"
-	bpfTestVarConnSets      = "conn_sets"
-	bpfTestVarExportedEnums = "exported_enums"
-	bpfTestVarTestNowNs     = "test_now_ns"
-	bpfTestVarVipPlaces     = "vip_places"
+	bpfTestMapAddresses      = "addresses"
+	bpfTestMapAgain          = "again"
+	bpfTestMapConnections4   = "connections4"
+	bpfTestMapConnections6   = "connections6"
+	bpfTestMapCounts         = "counts"
+	bpfTestMapCrowds         = "crowds"
+	bpfTestMapInterfaces     = "interfaces"
+	bpfTestMapNextHops       = "next_hops"
+	bpfTestMapPools          = "pools"
+	bpfTestMapPorts          = "ports"
+	bpfTestMapRealServers    = "real_servers"
+	bpfTestMapReasons        = "reasons"
+	bpfTestMapSeats          = "seats"
+	bpfTestMapSecrets        = "secrets"
+	bpfTestMapServerStats    = "server_stats"
+	bpfTestMapServerZeros    = "server_zeros"
+	bpfTestMapServiceIds     = "service_ids"
+	bpfTestMapServiceStats   = "service_stats"
+	bpfTestMapServiceZeros   = "service_zeros"
+	bpfTestMapServices       = "services"
+	bpfTestMapStateless      = "stateless"
+	bpfTestMapTestHandshakes = "test_handshakes"
+	bpfTestMapTestShots      = "test_shots"
+	bpfTestMapTestThreads    = "test_threads"
+	bpfTestMapTimeouts       = "timeouts"
+	bpfTestMapVips           = "vips"
+	bpfTestProgLvsDelete     = "lvs_delete"
+	bpfTestProgLvsDirect     = "lvs_direct"
+	bpfTestProgLvsInsert     = "lvs_insert"
+	bpfTestProgLvsSweep      = "lvs_sweep"
+	bpfTestProgTestDirect    = "test_direct"
+	bpfTestProgTestFlood     = "test_flood"
+	bpfTestProgTestStress    = "test_stress"
+	bpfTestVarConnFront      = "conn_front"
+	bpfTestVarConnSets       = "conn_sets"
+	bpfTestVarExportedEnums  = "exported_enums"
+	bpfTestVarFloodClass     = "flood_class"
+	bpfTestVarFloodDelay     = "flood_delay"
+	bpfTestVarFloodEnd       = "flood_end"
+	bpfTestVarFloodFlags     = "flood_flags"
+	bpfTestVarFloodForwarded = "flood_forwarded"
+	bpfTestVarFloodHonest    = "flood_honest"
+	bpfTestVarFloodNext      = "flood_next"
+	bpfTestVarFloodOpened    = "flood_opened"
+	bpfTestVarFloodPair      = "flood_pair"
+	bpfTestVarFloodProtocol  = "flood_protocol"
+	bpfTestVarFloodSix       = "flood_six"
+	bpfTestVarFloodStepNs    = "flood_step_ns"
+	bpfTestVarFloodSucceeded = "flood_succeeded"
+	bpfTestVarFloodVips      = "flood_vips"
+	bpfTestVarStressClients  = "stress_clients"
+	bpfTestVarStressFirst    = "stress_first"
+	bpfTestVarStressFlags    = "stress_flags"
+	bpfTestVarStressFlows    = "stress_flows"
+	bpfTestVarStressMost     = "stress_most"
+	bpfTestVarStressOdd      = "stress_odd"
+	bpfTestVarStressServices = "stress_services"
+	bpfTestVarStressStride   = "stress_stride"
+	bpfTestVarStressTicks    = "stress_ticks"
+	bpfTestVarStressWalk     = "stress_walk"
+	bpfTestVarTestNowNs      = "test_now_ns"
+	bpfTestVarVipPlaces      = "vip_places"
 )
 
 // loadBpfTest returns the embedded CollectionSpec for bpfTest.
@@ -97,45 +127,75 @@ type bpfTestProgramSpecs struct {
 	LvsInsert  *ebpf.ProgramSpec `ebpf:"lvs_insert"`
 	LvsSweep   *ebpf.ProgramSpec `ebpf:"lvs_sweep"`
 	TestDirect *ebpf.ProgramSpec `ebpf:"test_direct"`
+	TestFlood  *ebpf.ProgramSpec `ebpf:"test_flood"`
+	TestStress *ebpf.ProgramSpec `ebpf:"test_stress"`
 }
 
 // bpfTestMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfTestMapSpecs struct {
-	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
-	Connections4 *ebpf.MapSpec `ebpf:"connections4"`
-	Connections6 *ebpf.MapSpec `ebpf:"connections6"`
-	Counts       *ebpf.MapSpec `ebpf:"counts"`
-	Crowds       *ebpf.MapSpec `ebpf:"crowds"`
-	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
-	NextHops     *ebpf.MapSpec `ebpf:"next_hops"`
-	Pools        *ebpf.MapSpec `ebpf:"pools"`
-	Ports        *ebpf.MapSpec `ebpf:"ports"`
-	RealServers  *ebpf.MapSpec `ebpf:"real_servers"`
-	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
-	Seats        *ebpf.MapSpec `ebpf:"seats"`
-	Secrets      *ebpf.MapSpec `ebpf:"secrets"`
-	ServerStats  *ebpf.MapSpec `ebpf:"server_stats"`
-	ServerZeros  *ebpf.MapSpec `ebpf:"server_zeros"`
-	ServiceIds   *ebpf.MapSpec `ebpf:"service_ids"`
-	ServiceStats *ebpf.MapSpec `ebpf:"service_stats"`
-	ServiceZeros *ebpf.MapSpec `ebpf:"service_zeros"`
-	Services     *ebpf.MapSpec `ebpf:"services"`
-	Stateless    *ebpf.MapSpec `ebpf:"stateless"`
-	Timeouts     *ebpf.MapSpec `ebpf:"timeouts"`
-	Vips         *ebpf.MapSpec `ebpf:"vips"`
+	Addresses      *ebpf.MapSpec `ebpf:"addresses"`
+	Again          *ebpf.MapSpec `ebpf:"again"`
+	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
+	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
+	Counts         *ebpf.MapSpec `ebpf:"counts"`
+	Crowds         *ebpf.MapSpec `ebpf:"crowds"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	NextHops       *ebpf.MapSpec `ebpf:"next_hops"`
+	Pools          *ebpf.MapSpec `ebpf:"pools"`
+	Ports          *ebpf.MapSpec `ebpf:"ports"`
+	RealServers    *ebpf.MapSpec `ebpf:"real_servers"`
+	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
+	Seats          *ebpf.MapSpec `ebpf:"seats"`
+	Secrets        *ebpf.MapSpec `ebpf:"secrets"`
+	ServerStats    *ebpf.MapSpec `ebpf:"server_stats"`
+	ServerZeros    *ebpf.MapSpec `ebpf:"server_zeros"`
+	ServiceIds     *ebpf.MapSpec `ebpf:"service_ids"`
+	ServiceStats   *ebpf.MapSpec `ebpf:"service_stats"`
+	ServiceZeros   *ebpf.MapSpec `ebpf:"service_zeros"`
+	Services       *ebpf.MapSpec `ebpf:"services"`
+	Stateless      *ebpf.MapSpec `ebpf:"stateless"`
+	TestHandshakes *ebpf.MapSpec `ebpf:"test_handshakes"`
+	TestShots      *ebpf.MapSpec `ebpf:"test_shots"`
+	TestThreads    *ebpf.MapSpec `ebpf:"test_threads"`
+	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
+	Vips           *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // bpfTestVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfTestVariableSpecs struct {
-	ConnFront     *ebpf.VariableSpec `ebpf:"conn_front"`
-	ConnSets      *ebpf.VariableSpec `ebpf:"conn_sets"`
-	ExportedEnums *ebpf.VariableSpec `ebpf:"exported_enums"`
-	TestNowNs     *ebpf.VariableSpec `ebpf:"test_now_ns"`
-	VipPlaces     *ebpf.VariableSpec `ebpf:"vip_places"`
+	ConnFront      *ebpf.VariableSpec `ebpf:"conn_front"`
+	ConnSets       *ebpf.VariableSpec `ebpf:"conn_sets"`
+	ExportedEnums  *ebpf.VariableSpec `ebpf:"exported_enums"`
+	FloodClass     *ebpf.VariableSpec `ebpf:"flood_class"`
+	FloodDelay     *ebpf.VariableSpec `ebpf:"flood_delay"`
+	FloodEnd       *ebpf.VariableSpec `ebpf:"flood_end"`
+	FloodFlags     *ebpf.VariableSpec `ebpf:"flood_flags"`
+	FloodForwarded *ebpf.VariableSpec `ebpf:"flood_forwarded"`
+	FloodHonest    *ebpf.VariableSpec `ebpf:"flood_honest"`
+	FloodNext      *ebpf.VariableSpec `ebpf:"flood_next"`
+	FloodOpened    *ebpf.VariableSpec `ebpf:"flood_opened"`
+	FloodPair      *ebpf.VariableSpec `ebpf:"flood_pair"`
+	FloodProtocol  *ebpf.VariableSpec `ebpf:"flood_protocol"`
+	FloodSix       *ebpf.VariableSpec `ebpf:"flood_six"`
+	FloodStepNs    *ebpf.VariableSpec `ebpf:"flood_step_ns"`
+	FloodSucceeded *ebpf.VariableSpec `ebpf:"flood_succeeded"`
+	FloodVips      *ebpf.VariableSpec `ebpf:"flood_vips"`
+	StressClients  *ebpf.VariableSpec `ebpf:"stress_clients"`
+	StressFirst    *ebpf.VariableSpec `ebpf:"stress_first"`
+	StressFlags    *ebpf.VariableSpec `ebpf:"stress_flags"`
+	StressFlows    *ebpf.VariableSpec `ebpf:"stress_flows"`
+	StressMost     *ebpf.VariableSpec `ebpf:"stress_most"`
+	StressOdd      *ebpf.VariableSpec `ebpf:"stress_odd"`
+	StressServices *ebpf.VariableSpec `ebpf:"stress_services"`
+	StressStride   *ebpf.VariableSpec `ebpf:"stress_stride"`
+	StressTicks    *ebpf.VariableSpec `ebpf:"stress_ticks"`
+	StressWalk     *ebpf.VariableSpec `ebpf:"stress_walk"`
+	TestNowNs      *ebpf.VariableSpec `ebpf:"test_now_ns"`
+	VipPlaces      *ebpf.VariableSpec `ebpf:"vip_places"`
 }
 
 // bpfTestObjects contains all objects after they have been loaded into the kernel.
@@ -158,33 +218,38 @@ func (o *bpfTestObjects) Close() error {
 //
 // It can be passed to loadBpfTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfTestMaps struct {
-	Addresses    *ebpf.Map `ebpf:"addresses"`
-	Connections4 *ebpf.Map `ebpf:"connections4"`
-	Connections6 *ebpf.Map `ebpf:"connections6"`
-	Counts       *ebpf.Map `ebpf:"counts"`
-	Crowds       *ebpf.Map `ebpf:"crowds"`
-	Interfaces   *ebpf.Map `ebpf:"interfaces"`
-	NextHops     *ebpf.Map `ebpf:"next_hops"`
-	Pools        *ebpf.Map `ebpf:"pools"`
-	Ports        *ebpf.Map `ebpf:"ports"`
-	RealServers  *ebpf.Map `ebpf:"real_servers"`
-	Reasons      *ebpf.Map `ebpf:"reasons"`
-	Seats        *ebpf.Map `ebpf:"seats"`
-	Secrets      *ebpf.Map `ebpf:"secrets"`
-	ServerStats  *ebpf.Map `ebpf:"server_stats"`
-	ServerZeros  *ebpf.Map `ebpf:"server_zeros"`
-	ServiceIds   *ebpf.Map `ebpf:"service_ids"`
-	ServiceStats *ebpf.Map `ebpf:"service_stats"`
-	ServiceZeros *ebpf.Map `ebpf:"service_zeros"`
-	Services     *ebpf.Map `ebpf:"services"`
-	Stateless    *ebpf.Map `ebpf:"stateless"`
-	Timeouts     *ebpf.Map `ebpf:"timeouts"`
-	Vips         *ebpf.Map `ebpf:"vips"`
+	Addresses      *ebpf.Map `ebpf:"addresses"`
+	Again          *ebpf.Map `ebpf:"again"`
+	Connections4   *ebpf.Map `ebpf:"connections4"`
+	Connections6   *ebpf.Map `ebpf:"connections6"`
+	Counts         *ebpf.Map `ebpf:"counts"`
+	Crowds         *ebpf.Map `ebpf:"crowds"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	NextHops       *ebpf.Map `ebpf:"next_hops"`
+	Pools          *ebpf.Map `ebpf:"pools"`
+	Ports          *ebpf.Map `ebpf:"ports"`
+	RealServers    *ebpf.Map `ebpf:"real_servers"`
+	Reasons        *ebpf.Map `ebpf:"reasons"`
+	Seats          *ebpf.Map `ebpf:"seats"`
+	Secrets        *ebpf.Map `ebpf:"secrets"`
+	ServerStats    *ebpf.Map `ebpf:"server_stats"`
+	ServerZeros    *ebpf.Map `ebpf:"server_zeros"`
+	ServiceIds     *ebpf.Map `ebpf:"service_ids"`
+	ServiceStats   *ebpf.Map `ebpf:"service_stats"`
+	ServiceZeros   *ebpf.Map `ebpf:"service_zeros"`
+	Services       *ebpf.Map `ebpf:"services"`
+	Stateless      *ebpf.Map `ebpf:"stateless"`
+	TestHandshakes *ebpf.Map `ebpf:"test_handshakes"`
+	TestShots      *ebpf.Map `ebpf:"test_shots"`
+	TestThreads    *ebpf.Map `ebpf:"test_threads"`
+	Timeouts       *ebpf.Map `ebpf:"timeouts"`
+	Vips           *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *bpfTestMaps) Close() error {
 	return _BpfTestClose(
 		m.Addresses,
+		m.Again,
 		m.Connections4,
 		m.Connections6,
 		m.Counts,
@@ -204,6 +269,9 @@ func (m *bpfTestMaps) Close() error {
 		m.ServiceZeros,
 		m.Services,
 		m.Stateless,
+		m.TestHandshakes,
+		m.TestShots,
+		m.TestThreads,
 		m.Timeouts,
 		m.Vips,
 	)
@@ -213,11 +281,35 @@ func (m *bpfTestMaps) Close() error {
 //
 // It can be passed to loadBpfTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfTestVariables struct {
-	ConnFront     *ebpf.Variable `ebpf:"conn_front"`
-	ConnSets      *ebpf.Variable `ebpf:"conn_sets"`
-	ExportedEnums *ebpf.Variable `ebpf:"exported_enums"`
-	TestNowNs     *ebpf.Variable `ebpf:"test_now_ns"`
-	VipPlaces     *ebpf.Variable `ebpf:"vip_places"`
+	ConnFront      *ebpf.Variable `ebpf:"conn_front"`
+	ConnSets       *ebpf.Variable `ebpf:"conn_sets"`
+	ExportedEnums  *ebpf.Variable `ebpf:"exported_enums"`
+	FloodClass     *ebpf.Variable `ebpf:"flood_class"`
+	FloodDelay     *ebpf.Variable `ebpf:"flood_delay"`
+	FloodEnd       *ebpf.Variable `ebpf:"flood_end"`
+	FloodFlags     *ebpf.Variable `ebpf:"flood_flags"`
+	FloodForwarded *ebpf.Variable `ebpf:"flood_forwarded"`
+	FloodHonest    *ebpf.Variable `ebpf:"flood_honest"`
+	FloodNext      *ebpf.Variable `ebpf:"flood_next"`
+	FloodOpened    *ebpf.Variable `ebpf:"flood_opened"`
+	FloodPair      *ebpf.Variable `ebpf:"flood_pair"`
+	FloodProtocol  *ebpf.Variable `ebpf:"flood_protocol"`
+	FloodSix       *ebpf.Variable `ebpf:"flood_six"`
+	FloodStepNs    *ebpf.Variable `ebpf:"flood_step_ns"`
+	FloodSucceeded *ebpf.Variable `ebpf:"flood_succeeded"`
+	FloodVips      *ebpf.Variable `ebpf:"flood_vips"`
+	StressClients  *ebpf.Variable `ebpf:"stress_clients"`
+	StressFirst    *ebpf.Variable `ebpf:"stress_first"`
+	StressFlags    *ebpf.Variable `ebpf:"stress_flags"`
+	StressFlows    *ebpf.Variable `ebpf:"stress_flows"`
+	StressMost     *ebpf.Variable `ebpf:"stress_most"`
+	StressOdd      *ebpf.Variable `ebpf:"stress_odd"`
+	StressServices *ebpf.Variable `ebpf:"stress_services"`
+	StressStride   *ebpf.Variable `ebpf:"stress_stride"`
+	StressTicks    *ebpf.Variable `ebpf:"stress_ticks"`
+	StressWalk     *ebpf.Variable `ebpf:"stress_walk"`
+	TestNowNs      *ebpf.Variable `ebpf:"test_now_ns"`
+	VipPlaces      *ebpf.Variable `ebpf:"vip_places"`
 }
 
 // bpfTestPrograms contains all programs after they have been loaded into the kernel.
@@ -229,6 +321,8 @@ type bpfTestPrograms struct {
 	LvsInsert  *ebpf.Program `ebpf:"lvs_insert"`
 	LvsSweep   *ebpf.Program `ebpf:"lvs_sweep"`
 	TestDirect *ebpf.Program `ebpf:"test_direct"`
+	TestFlood  *ebpf.Program `ebpf:"test_flood"`
+	TestStress *ebpf.Program `ebpf:"test_stress"`
 }
 
 func (p *bpfTestPrograms) Close() error {
@@ -238,6 +332,8 @@ func (p *bpfTestPrograms) Close() error {
 		p.LvsInsert,
 		p.LvsSweep,
 		p.TestDirect,
+		p.TestFlood,
+		p.TestStress,
 	)
 }
 

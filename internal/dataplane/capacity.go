@@ -10,11 +10,14 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"lvx/internal/lvs"
 )
 
 // perSet is how many connections of the capacity a set stands for: half of its
 // slots. So a connection finds both of its sets taken, when the table holds its
-// capacity, once in 280 times, and lies in the second one once in 28 (simulated).
+// capacity, once in 3,000 times, and one in ten lies in the second (simulated; see
+// docs/decisions/008-connection-table.md).
 const perSet = uint32(bpfConnBitsCONN_WAYS) / 2
 
 // front is how many sets a table has besides, for when it is nearly empty: the CPU's
@@ -24,7 +27,7 @@ const front = uint32(bpfConnBitsCONN_FRONT)
 // sets returns how many sets each of the connection tables takes.
 func sets(connections uint32) uint32 {
 	sets := max((connections+perSet-1)/perSet, 2)
-	if sets > 2*front {
+	if uint64(sets) > 2*uint64(front) {
 		sets += front
 	}
 	return sets
@@ -32,7 +35,7 @@ func sets(connections uint32) uint32 {
 
 // split returns how many of a table's sets are not of the front, and how many are.
 func split(sets uint32) (others, ofFront uint32) {
-	if sets > 3*front {
+	if uint64(sets) > 3*uint64(front) {
 		return sets - front, front
 	}
 	return sets, 0
@@ -68,12 +71,21 @@ func (p *Plane) checkMemory(spec *ebpf.CollectionSpec) error {
 	want := tableBytes(spec)
 	p.log.Info("connection tables", "connections", connections(spec.Maps["connections4"].MaxEntries), "bytes", want)
 	available, known := memoryAvailable("/proc/meminfo")
-	if !known || want < available {
+	if !known || want <= available {
 		return nil
 	}
-	each := want / uint64(spec.Maps["connections4"].MaxEntries) / uint64(perSet)
 	return fmt.Errorf("room for %d connections takes %d MB, and %d MB of memory are available: at most %d connections fit; lower director.capacity.connections or --connections",
-		p.options.Connections, want>>20, available>>20, available/each)
+		p.options.Connections, want>>20, available>>20, fitting(available/(want/uint64(spec.Maps["connections4"].MaxEntries))))
+}
+
+// fitting returns the greatest capacity of no more than so many sets.
+func fitting(room uint64) uint32 {
+	if room > 3*uint64(front) {
+		room -= uint64(front)
+	} else {
+		room = min(room, 2*uint64(front)) // one more set, and the front comes with it
+	}
+	return uint32(min(room, uint64(lvs.MaxConnections/perSet))) * perSet
 }
 
 // memoryAvailable returns MemAvailable of /proc/meminfo, in bytes (proc(5)): what new

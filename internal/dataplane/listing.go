@@ -78,10 +78,14 @@ func (l *listing) six() error {
 	return nil
 }
 
+// readTries is how often a slot is read that changes meanwhile: a packet changes it
+// once in a while, and somebody with bpftool may have made nonsense of it.
+const readTries = 8
+
 // readSlot reads a slot, if a connection lives in it, and calls rest to read what
 // else there is. If the word has one version before and after, so has all between.
 func readSlot(key, word *uint64, rest func()) (connKey, connWord, bool) {
-	for {
+	for range readTries {
 		before := decodeWord(atomic.LoadUint64(word))
 		if !before.alive() {
 			return connKey{}, before, false
@@ -95,6 +99,7 @@ func readSlot(key, word *uint64, rest func()) (connKey, connWord, bool) {
 			return k, before, true
 		}
 	}
+	return connKey{}, connWord{}, false
 }
 
 // emit calls each for a connection that is not over.

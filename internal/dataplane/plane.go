@@ -186,8 +186,13 @@ func (p *Plane) load() error {
 		return err
 	}
 	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.instance.dir()}}
-	err = spec.LoadAndAssign(&p.objects, options)
-	return explainLoad(err, p.instance.name)
+	if err := spec.LoadAndAssign(&p.objects, options); err != nil {
+		return explainLoad(err, p.instance.name)
+	}
+	if err := p.objects.Again.Put(uint32(0), p.objects.LvsDirect); err != nil {
+		return fmt.Errorf("tell the program of itself: %w", err)
+	}
+	return nil
 }
 
 // setSizes sets the capacities that the options ask for, or that pinned maps have.
@@ -311,7 +316,7 @@ func (p *Plane) sweepLoop(ctx context.Context) {
 // as many as the front has slots. Else packets that find it full say so anew.
 func (p *Plane) gather(counts ...uint64) {
 	for i, count := range counts {
-		if count < uint64(front*perSet) {
+		if count < uint64(front)*uint64(perSet) {
 			atomic.StoreUint64(&p.arrays.crowds.items[i].Spread, 0)
 		}
 		atomic.StoreUint64(&p.arrays.crowds.items[i].Missed, 0)

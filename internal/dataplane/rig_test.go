@@ -106,6 +106,9 @@ func (r *rig) reopen(o Options) {
 		r.t.Fatalf("load the test program: %+v", err)
 	}
 	r.t.Cleanup(collection.Close)
+	if err := collection.Maps["again"].Put(uint32(0), collection.Programs["test_direct"]); err != nil {
+		r.t.Fatal(err)
+	}
 	r.program, r.clock = collection.Programs["test_direct"], collection.Variables["test_now_ns"]
 	for index, mac := range map[uint32]net.HardwareAddr{inIfindex: directorMAC, outIfindex: outMAC} {
 		if err := m.Interfaces.Put(index, bpfInterface{Mac: [6]byte(mac)}); err != nil {

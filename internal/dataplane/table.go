@@ -200,6 +200,7 @@ func (p *Plane) insert(e *serviceEntry, u *undo) (err error) {
 		return err
 	}
 	u.add(func() { p.table.serviceIDs.put(e.id, 1) })
+	atomic.StoreUint64(&p.arrays.until.items[e.id], 0) // the last owner's may have no room
 	if err := p.zeroAll(e); err != nil {
 		return err
 	}
