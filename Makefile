@@ -11,13 +11,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 FUZZTIME ?= 10s
 VERSION ?=
 LDFLAGS := $(if $(VERSION),-X lvx/internal/cli.version=$(VERSION))
+BENCH := $(SUDO) bin/bench $(if $(JSON),-json) $(if $(RUN),-run '$(RUN)')
 LINT := go tool -modfile=tools/golangci/go.mod golangci-lint
-C_FILES := $(wildcard bpf/*.c bpf/*.h)
+C_FILES := $(wildcard bpf/*.c bpf/*.h test/bench/bpf/*.c test/bench/bpf/*.h)
 PACKAGES := ca-certificates clang-19 clang-format-19 cpio curl ethtool gcc git iproute2 libc6-dev linux-libc-dev llvm-19 nftables \
 	nginx-light openssl qemu-system-x86 systemd tcpdump
 
 .NOTPARALLEL:
-.PHONY: help build generate check check-generated lint test test-unit test-root test-kernel demo bench fuzz fmt deps clean
+.PHONY: help build generate check check-generated lint test test-unit test-root test-kernel demo bench bench-quick bench-go fuzz fmt deps clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +66,16 @@ demo: build ## real requests through a real director, on this machine, in namesp
 	$(SUDO) bin/lvx lab demo --method dr --family 4
 	$(SUDO) bin/lvx lab demo --method dr --family 6
 
-bench: build ## packets, connections and changes per second
+# With JSON=1 nothing but JSON is written to stdout. RUN is a regular expression of cases.
+bench: ## what a packet costs, next to other programs: see docs/performance.md (takes minutes)
+	@go build -o bin/bench ./test/bench
+	@$(BENCH) $(if $(INTO),-into $(INTO))
+
+bench-quick: ## the ratios that matter, in less than a minute
+	@go build -o bin/bench ./test/bench
+	@$(BENCH) -quick
+
+bench-go: build ## Go's own benchmarks: packets, connections and changes per second
 	$(SUDO) env "PATH=$$PATH" go test -run '^$$' -bench . -benchmem ./...
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
