@@ -83,7 +83,7 @@ connection or counter is lost. To end forwarding: lvx director unload.`,
 	flags.StringVar(&o.state, "state", "", "directory for history and last good file, one below it per instance (default $LVX_STATE, or "+stateDir+")")
 	flags.StringSliceVar(&o.plane.Interfaces, "interface", nil, "interface to attach to; may be given several times (default: all Ethernet interfaces that are up)")
 	flags.StringVar(&o.mode, "xdp", "auto", "XDP mode: auto (native where the driver can), native or generic")
-	flags.Uint32Var(&o.plane.Connections, "connections", lvs.DefaultConnections, "capacity of the connection table, about 115 bytes each")
+	flags.Uint32Var(&o.plane.Connections, "connections", lvs.DefaultConnections, "room for so many connections of IPv4 and as many of IPv6, 96 bytes for one of each")
 	flags.BoolVar(&o.unloadOnExit, "unload-on-exit", false, "end forwarding and remove every pin when the daemon stops")
 	command.AddCommand(unloadCommand(env))
 	return command

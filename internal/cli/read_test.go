@@ -82,7 +82,7 @@ Interfaces
 Tables
   services      2 of 1024
   real servers  3 of 4096
-  connections   30 of 1000000
+  connections   30; there is room for 1000000 of IPv4 and as many of IPv6
     1 real server is removed, until the last of their connections ends
 
 Timeouts

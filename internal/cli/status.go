@@ -22,6 +22,7 @@ func (e *Env) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "The director at a glance: interfaces, tables, packets, warnings",
 		Long: "Shows what the director has and how full its tables are, which file it is as,\nand warns of what will not work as it stands, with what mends it.\n\n" +
+			"Connections of IPv4 and of IPv6 have tables of their own: the number of\nconnections is that of both, the capacity is that of each.\n\n" +
 			"A real server that was removed stays in its table until its last connection\nends.",
 		Example: "  lvx status\n  lvx status --json",
 		Args:    cobra.NoArgs,
@@ -129,9 +130,10 @@ func (e *Env) tableLines(page *strings.Builder, s api.Status, removed uint64) {
 	for _, line := range []struct {
 		name  string
 		usage api.Usage
-	}{{"services", s.Services}, {"real servers", s.RealServers}, {"connections", s.Connections}} {
+	}{{"services", s.Services}, {"real servers", s.RealServers}} {
 		fmt.Fprintf(page, "  %-12s  %d of %d\n", line.name, line.usage.Used, line.usage.Capacity)
 	}
+	fmt.Fprintf(page, "  %-12s  %d; there is room for %d of IPv4 and as many of IPv6\n", "connections", s.Connections.Used, s.Connections.Capacity)
 	if removed > 0 {
 		fmt.Fprintf(page, "    %s removed, until the last of their connections ends\n", counted(removed, "real server is", "real servers are"))
 	}

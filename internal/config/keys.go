@@ -40,7 +40,7 @@ var directorShape = &shape{kind: objectKind, what: "director", fields: []field{
 }}
 
 var capacityShape = &shape{kind: objectKind, what: "director.capacity", fields: []field{
-	{name: "connections", about: "Connections at a time; one takes about 115 bytes, whether used or not.", fallback: 1000000,
+	{name: "connections", about: "Connections at a time, so many of IPv4 and as many of IPv6; room for one of each takes 96 bytes, used or not.", fallback: 1000000,
 		shape: &shape{kind: integerKind, min: 1, max: lvs.MaxConnections}},
 	{name: "services", about: "Virtual services.", fallback: lvs.DefaultServices, shape: &shape{kind: integerKind, min: 1, max: lvs.MaxServices}},
 	{name: "real_servers", about: "Real servers. One counts once per service, and as long as it has connections.", fallback: lvs.DefaultRealServers,

@@ -30,8 +30,8 @@ type Settings struct {
 
 // How much the tables hold if nobody says, and at most; and mh's table.
 const (
-	DefaultConnections = 1_000_000 // 115 MB
-	MaxConnections     = 1 << 26   // 7.7 GB
+	DefaultConnections = 1_000_000 // of each of IPv4 and IPv6: 96 MB
+	MaxConnections     = 1 << 26   // 6.4 GB
 	DefaultServices    = 4096
 	MaxServices        = 1 << 20
 	DefaultRealServers = 16384
@@ -41,6 +41,7 @@ const (
 
 // Capacity is how much the tables hold. 0 is the default.
 type Capacity struct {
+	// Connections of IPv4, and as many of IPv6: 32 and 64 bytes each, used or not.
 	Connections uint32 `json:"connections,omitempty"`
 	Services    uint32 `json:"services,omitempty"`
 	RealServers uint32 `json:"real_servers,omitempty"`

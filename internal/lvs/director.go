@@ -18,12 +18,14 @@ type Status struct {
 	// Unconfirmed is set while an apply waits to be confirmed.
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 	Interfaces  []Interface  `json:"interfaces"`
-	Connections Usage        `json:"connections"`
-	Services    Usage        `json:"services"`
-	RealServers Usage        `json:"real_servers"`
-	Timeouts    Timeouts     `json:"timeouts"`
-	Packets     Packets      `json:"packets"`
-	Warnings    []Warning    `json:"warnings"`
+	// Connections: Used are those of both families; Capacity is that of each of IPv4
+	// and IPv6, which have tables of their own.
+	Connections Usage     `json:"connections"`
+	Services    Usage     `json:"services"`
+	RealServers Usage     `json:"real_servers"`
+	Timeouts    Timeouts  `json:"timeouts"`
+	Packets     Packets   `json:"packets"`
+	Warnings    []Warning `json:"warnings"`
 }
 
 // XDPMode is where in the network stack the data plane's program runs.

@@ -101,8 +101,8 @@ var metrics = [metricIDs]metric{
 	configSuccess:     {"lvx_config_last_apply_success", gauge, "0 or 1", nil, "Whether the last change that was asked for, by file, command or API, was made (1) or refused (0); missing if there was none since the daemon started."},
 	configTime:        {"lvx_config_last_apply_timestamp_seconds", gauge, "seconds since 1970", nil, "When the last change was asked for; missing if there was none since the daemon started."},
 
-	tableEntries:  {"lvx_table_entries", gauge, "entries", []string{"table"}, "Entries of a table: connections, services or real_servers."},
-	tableCapacity: {"lvx_table_capacity", gauge, "entries", []string{"table"}, "How many entries a table has room for."},
+	tableEntries:  {"lvx_table_entries", gauge, "entries", []string{"table"}, "Entries of a table: connections (of IPv4 and IPv6 together), services or real_servers."},
+	tableCapacity: {"lvx_table_capacity", gauge, "entries", []string{"table"}, "How many entries a table has room for; of connections so many of each of IPv4 and IPv6."},
 
 	packetCount: {"lvx_packets_total", counter, "packets", []string{"reason", "verdict"}, "Packets by why they left the data plane (reason) and what became of them (forwarded, passed, dropped)."},
 

@@ -7,7 +7,7 @@ package server
 var wording = map[string]string{
 	"APISettings.TLS":          "The certificates.",
 	"Applied":                  "What an apply, a rollback or a change did.",
-	"Capacity.Connections":     "Of the connection table.",
+	"Capacity.Connections":     "Connections of IPv4, and as many of IPv6: each has a table of its own.",
 	"Capacity.RealServers":     "Of the table of real servers.",
 	"Capacity.Services":        "Of the table of services.",
 	"Change.Flags":             "For add-service and edit-service.",
@@ -85,7 +85,7 @@ var wording = map[string]string{
 	"Stats.InPackets":          "Packets from clients.",
 	"Stats.OutBytes":           "Bytes to clients.",
 	"Stats.OutPackets":         "Packets to clients.",
-	"Status.Connections":       "How full the connection table is.",
+	"Status.Connections":       "How full the connection tables are: used is the connections of IPv4 and IPv6 together, capacity is that of each.",
 	"Status.Generation":        "Counts the changes of the tables: what If-Match is compared with.",
 	"Status.Instance":          "Its name.",
 	"Status.Interfaces":        "That the data plane is attached to.",

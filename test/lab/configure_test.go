@@ -223,7 +223,7 @@ func TestDriftInTheMaps(t *testing.T) {
 	v := tcp(4, 80)
 	b.deploy(v, "rr", 1, 1)
 	before := b.do("ipvsadm -Sn")
-	pins := b.Host(lab.Director).Path("/sys/fs/bpf/lvx/default/v2")
+	pins := b.Host(lab.Director).Path("/sys/fs/bpf/lvx/default/v3")
 	for _, name := range []string{"service_ids", "addresses"} {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(pins, name), nil)
 		b.must("open the map "+name, err)

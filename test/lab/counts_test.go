@@ -17,11 +17,11 @@ import (
 // count of our own that knows nothing but the frames the director sent. When all
 // timers have run out they have to be 0.
 func TestCountsEqualTheFrames(t *testing.T) {
-	const waves = 8
+	const waves, period = 6, 4 * time.Second
 	b := newBed(t, lab.Options{})
 	b.join(4)
 	b.start(b.Host(lab.Director), "--interface", "eth0", "--connections", "100000")
-	b.do("ipvsadm --set 4 2 2")
+	b.do("ipvsadm --set 6 2 2")
 	web, names := tcp(4, 80), udp(4, 53)
 	b.add(web, "wlc", 1, 2)
 	b.add(names, "rr", 1, 1)
@@ -30,7 +30,7 @@ func TestCountsEqualTheFrames(t *testing.T) {
 		streams[i] = b.call(web)
 	}
 	var samples []sample
-	beat := time.NewTicker(time.Second)
+	beat := time.NewTicker(period)
 	defer beat.Stop()
 	for range waves {
 		begin := <-beat.C
@@ -47,8 +47,9 @@ func TestCountsEqualTheFrames(t *testing.T) {
 			default:
 			}
 		}
-		// What its timer ends goes two seconds after a wave, a quarter less or, by
-		// the sweep, half a second more. This is the time between the two.
+		// What its timer ends goes two or ten seconds after a wave, a quarter less or, by
+		// the sweep, a little more than a second later. This is the time between waves
+		// in which nothing goes.
 		<-time.After(time.Until(begin.Add(600 * time.Millisecond)))
 		samples = append(samples, b.sample(web)...)
 		samples = append(samples, b.sample(names)...)
@@ -62,7 +63,7 @@ func TestCountsEqualTheFrames(t *testing.T) {
 	if out := b.do("ipvsadm -Lnc"); len(out) > 200 {
 		t.Errorf("connections are still listed:\n%s", out)
 	}
-	compare(t, observe(b.frames(), timeouts{tcp: 4 * time.Second, fin: 2 * time.Second, udp: 2 * time.Second}), samples, 2*waves)
+	compare(t, observe(b.frames(), timeouts{tcp: 6 * time.Second, fin: 2 * time.Second, udp: 2 * time.Second}), samples, 2*waves)
 }
 
 // wave is a little of every kind of traffic.
@@ -176,11 +177,12 @@ type span struct {
 }
 
 // A frame's time is that of the switch, a little after the director counted it. A
-// timer runs in quarter seconds, and what it ended is counted until the sweep.
+// timer runs in quarter seconds, and what it ended is counted until the sweep, which
+// takes a second to come round.
 const (
 	frameLag = 20 * time.Millisecond
 	timerLag = 250 * time.Millisecond
-	sweepLag = 450 * time.Millisecond
+	sweepLag = 1200 * time.Millisecond
 )
 
 type timeouts struct{ tcp, fin, udp time.Duration }

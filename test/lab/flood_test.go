@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"lvx/internal/lab"
@@ -94,22 +92,8 @@ func packetSocket(name string) (int, error) {
 func floodFrames(t *testing.T, v virtual) (frames [][]byte) {
 	t.Helper()
 	for flow := range floodFlows {
-		ip := &layers.IPv4{
-			Version: 4, TTL: 63, Protocol: layers.IPProtocolUDP,
-			SrcIP: netip.MustParseAddr("203.0.113.9").AsSlice(), DstIP: v.Addr().AsSlice(),
-		}
-		udp := &layers.UDP{SrcPort: layers.UDPPort(20000 + flow), DstPort: layers.UDPPort(v.Port())}
-		if err := udp.SetNetworkLayerForChecksum(ip); err != nil {
-			t.Fatal(err)
-		}
-		out := gopacket.NewSerializeBuffer()
-		err := gopacket.SerializeLayers(out, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-			&layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0x20, 254}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0x20, 1}, EthernetType: layers.EthernetTypeIPv4},
-			ip, udp, gopacket.Payload("flood"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		frames = append(frames, out.Bytes())
+		client := netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), uint16(20000+flow))
+		frames = append(frames, frame(t, client, v, 0))
 	}
 	return frames
 }
