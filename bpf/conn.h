@@ -140,8 +140,11 @@ static __always_inline bool conn_serves(struct flow *f, bool six, __u64 key, __u
 /*
  * The word of a slot that holds the flow's connection, TENTATIVE or alive; else 0.
  * The key is read first and the word last: if they are of one version, so is what
- * was read between them. If not, the slot is another connection's by now, or
- * written: who sees TENTATIVE looks again.
+ * was read between them on x86; where a CPU may read in another order, the hash in
+ * the key tells an IPv6 client. If they are not, the slot is another connection's
+ * by now, or written: who sees TENTATIVE looks again. (That word may happen to be
+ * that of a connection which is not alive yet: if it is taken away, its maker looks
+ * again.)
  */
 static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot4 *slot)
 {

@@ -160,7 +160,7 @@ __u32 stress_services = 1; /* see stress_make */
 __u32 stress_first;	   /* flow that packets are of */
 __u32 stress_flows = 1;	   /* how many flows they are of */
 __u32 stress_stride = 1;   /* from one of them to the next */
-__u32 stress_ticks;	   /* of 65,536 packets so many move the clock one tick on */
+__u32 stress_moves;	   /* of 65,536 packets so many move the clock */
 __u32 stress_walk;	   /* 1: the flows in turn, not by chance */
 __u8 stress_flags[16];	   /* of TCP packets, each as likely as the next */
 
@@ -201,6 +201,10 @@ static __always_inline __u64 test_random(struct test_thread *t)
 	t->random ^= t->random << 17;
 	return t->random;
 }
+
+enum {
+	STRESS_STEP_NS = 2000000000
+}; /* with two steps an established connection is written again */
 
 /* Even services are of IPv4; of eight the last two are of UDP. */
 static __always_inline void stress_make(struct test_made *made, __u32 flow, __u64 chance)
@@ -259,8 +263,8 @@ int test_stress(struct xdp_md *ctx)
 	flow = stress_flow(stress_walk ? t->shots : (__u32)chance);
 	t->shots++;
 	stress_make(&made, flow, chance >> 60);
-	if ((chance >> 32 & 0xffff) < stress_ticks)
-		__sync_fetch_and_add(&test_now_ns, 1000000000 / CONN_TICKS_PER_SECOND);
+	if ((chance >> 32 & 0xffff) < stress_moves)
+		__sync_fetch_and_add(&test_now_ns, STRESS_STEP_NS);
 	if (!test_make(ctx, &made))
 		return XDP_ABORTED;
 	began = bpf_ktime_get_ns();

@@ -71,10 +71,10 @@ const (
 	bpfTestVarStressFlags    = "stress_flags"
 	bpfTestVarStressFlows    = "stress_flows"
 	bpfTestVarStressMost     = "stress_most"
+	bpfTestVarStressMoves    = "stress_moves"
 	bpfTestVarStressOdd      = "stress_odd"
 	bpfTestVarStressServices = "stress_services"
 	bpfTestVarStressStride   = "stress_stride"
-	bpfTestVarStressTicks    = "stress_ticks"
 	bpfTestVarStressWalk     = "stress_walk"
 	bpfTestVarTestNowNs      = "test_now_ns"
 	bpfTestVarVipPlaces      = "vip_places"
@@ -189,10 +189,10 @@ type bpfTestVariableSpecs struct {
 	StressFlags    *ebpf.VariableSpec `ebpf:"stress_flags"`
 	StressFlows    *ebpf.VariableSpec `ebpf:"stress_flows"`
 	StressMost     *ebpf.VariableSpec `ebpf:"stress_most"`
+	StressMoves    *ebpf.VariableSpec `ebpf:"stress_moves"`
 	StressOdd      *ebpf.VariableSpec `ebpf:"stress_odd"`
 	StressServices *ebpf.VariableSpec `ebpf:"stress_services"`
 	StressStride   *ebpf.VariableSpec `ebpf:"stress_stride"`
-	StressTicks    *ebpf.VariableSpec `ebpf:"stress_ticks"`
 	StressWalk     *ebpf.VariableSpec `ebpf:"stress_walk"`
 	TestNowNs      *ebpf.VariableSpec `ebpf:"test_now_ns"`
 	VipPlaces      *ebpf.VariableSpec `ebpf:"vip_places"`
@@ -303,10 +303,10 @@ type bpfTestVariables struct {
 	StressFlags    *ebpf.Variable `ebpf:"stress_flags"`
 	StressFlows    *ebpf.Variable `ebpf:"stress_flows"`
 	StressMost     *ebpf.Variable `ebpf:"stress_most"`
+	StressMoves    *ebpf.Variable `ebpf:"stress_moves"`
 	StressOdd      *ebpf.Variable `ebpf:"stress_odd"`
 	StressServices *ebpf.Variable `ebpf:"stress_services"`
 	StressStride   *ebpf.Variable `ebpf:"stress_stride"`
-	StressTicks    *ebpf.Variable `ebpf:"stress_ticks"`
 	StressWalk     *ebpf.Variable `ebpf:"stress_walk"`
 	TestNowNs      *ebpf.Variable `ebpf:"test_now_ns"`
 	VipPlaces      *ebpf.Variable `ebpf:"vip_places"`

@@ -68,12 +68,12 @@ type pc uint8
 
 const (
 	arrive pc = iota
+	hint      // conn_spread, for conn_look and for conn_place
+	wayKey    // conn_ways
 	// conn_match, for conn_look and for conn_elsewhere
 	matchKey
 	matchClient
 	matchWord
-	matchWordAgain
-	matchKeyAgain
 	kill // conn_elsewhere
 	// conn_place
 	placeWord
@@ -87,7 +87,7 @@ const (
 	count
 	alive
 	discount
-	// conn_touch
+	// conn_move_in, conn_swap
 	touchCount
 	touch
 	touchUncount
@@ -100,7 +100,7 @@ const (
 )
 
 func (p pc) String() string {
-	return [...]string{"arrive", "match key", "match client", "match word", "match word′", "match key′", "kill", "place word",
+	return [...]string{"arrive", "hint", "way key", "match key", "match client", "match word", "kill", "place word",
 		"claim", "uncount", "store client", "store key", "publish", "withdraw", "count", "alive", "discount",
 		"touch count", "touch", "touch uncount", "touch discount", "sweep word", "end", "end uncount", "done"}[p]
 }
@@ -118,6 +118,22 @@ const (
 	touching
 	sweeping
 )
+
+// The parts of conn_look, in their order. The front is tried where the hint wants
+// it, and again after the first set, by the keys that were read at the start.
+const (
+	frontKeys uint8 = iota
+	frontIfDense
+	firstKeys
+	firstTry
+	frontTry
+	secondKeys
+	secondTry
+	nowhere
+)
+
+// setOf is the set that a part of conn_look reads.
+var setOf = [nowhere]uint8{frontKeys: 0, frontIfDense: 0, firstKeys: 1, firstTry: 1, frontTry: 0, secondKeys: 2, secondTry: 2}
 
 type outcome uint8
 
@@ -146,9 +162,11 @@ type actor struct {
 	stage   stage
 	try     uint8
 	pos     uint8 // place that it looks at: a slot's number in the order of its sets
-	again   uint8 // readings of one slot, or swaps of conn_touch
-	place   uint8 // p->place
-	hasSlot bool  // p->slot is set
+	turn    uint8 // part of conn_look, or swaps of conn_move_in
+	ways    uint8 // places at which conn_ways saw the flow's key, a bit each
+	frees   uint8 // of conn_place
+	place   uint8 // f->place
+	hasSlot bool  // f->place is not CONN_NOWHERE
 	outcome outcome
 
 	server   uint8 // that it reported
@@ -157,7 +175,7 @@ type actor struct {
 	buffered uint8
 
 	key    word // of conn_match
-	seen   word // p->seen
+	seen   word // f->seen
 	other  word // of conn_elsewhere
 	buffer [4]buffered
 }
@@ -167,7 +185,7 @@ func (a *actor) progress() uint64 {
 	if a.pc == done {
 		return 1 << 63
 	}
-	return uint64(a.try)<<32 | uint64(a.stage)<<24 | uint64(a.pos)<<16 | uint64(a.again)<<8 | uint64(a.pc)
+	return uint64(a.try)<<32 | uint64(a.stage)<<24 | uint64(a.turn)<<16 | uint64(a.pos)<<8 | uint64(a.pc)
 }
 
 // loadsMore says whether the actor may make a plain load before its next barrier.
@@ -200,8 +218,20 @@ func (x *machine) run() {
 			x.look()
 		}
 
+	case hint: // *(volatile __u64 *)&crowd->spread: anything at any time
+		x.choices = 2
+		x.hinted(x.choice == 1)
+	case wayKey: // conn_ways: key = *(volatile __u64 *)&conn_slot(set, six, way)->key
+		if key := x.load(x.keyCell(wordCell)); key.client() == flows[p.flow].client {
+			a.ways |= 1 << a.pos
+		}
+		x.lookFrom(a.turn, a.pos+1)
+
 	case matchKey: // conn_match: key = *(volatile __u64 *)&slot->key
 		a.key = x.load(x.keyCell(wordCell))
+		if x.is(wordFirst) {
+			a.other = x.load(wordCell)
+		}
 		switch {
 		case a.key.client() != flows[p.flow].client:
 			x.matched(0)
@@ -217,22 +247,24 @@ func (x *machine) run() {
 		}
 		a.pc = matchWord
 	case matchWord: // word = *(volatile __u64 *)&slot->word
+		if x.is(wordFirst) {
+			x.compare(a.other)
+			return
+		}
 		x.compare(x.load(wordCell))
-	case matchWordAgain: // word = __sync_fetch_and_add(&slot->word, 0)
-		a.other, _ = x.cas(wordCell, x.cells[wordCell], x.cells[wordCell])
-		a.pc = matchKeyAgain
-	case matchKeyAgain: // key = *(volatile __u64 *)&slot->key
-		a.key = x.load(x.keyCell(wordCell))
-		x.compare(a.other)
 
 	case placeWord: // conn_place: word = *(volatile __u64 *)&slot->word
 		w := x.load(wordCell)
-		if rank := w.rank(p.now); rank < nobody && (!a.hasSlot || rank < a.seen.rank(p.now)) {
+		rank := w.rank(p.now)
+		if rank == 0 {
+			a.frees++
+		}
+		if rank < x.best() {
 			a.hasSlot, a.seen, a.place = true, w, a.pos
 		}
 		x.placeNext()
 
-	case claim: // conn_write: CAS p->seen → busy
+	case claim: // conn_write: CAS f->seen → busy
 		taken := pack(0, 0, busy, version)
 		if x.is(plainEviction) && a.seen.lives() {
 			x.store(own, taken)
@@ -245,7 +277,7 @@ func (x *machine) run() {
 			a.pc = uncount
 		}
 		x.skip()
-	case uncount: // conn_uncount(p->seen)
+	case uncount: // conn_uncount(f->seen)
 		x.add(a.seen, -1)
 		a.pc = storeClient
 		x.skip()
@@ -265,7 +297,11 @@ func (x *machine) run() {
 		} else {
 			x.cas(own, x.cells[own], unfinished)
 		}
-		a.stage, a.pos = elsewhere, 0
+		a.stage = elsewhere
+		if x.is(frontNotRivaled) && a.place >= x.sets[0] {
+			x.elsewhereFrom(x.sets[0])
+			return
+		}
 		x.elsewhereFrom(0)
 	case kill: // conn_elsewhere: CAS word → conn_free(word)
 		if _, ok := x.cas(wordCell, a.other, a.other.freed()); !ok {
@@ -281,7 +317,7 @@ func (x *machine) run() {
 			x.cas(own, unfinished, unfinished.freed())
 		}
 		x.tryAgain()
-	case count: // conn_count(p->server_id, conn_unit(state))
+	case count: // conn_count(f->server_id, conn_unit(f->state))
 		x.add(fresh, +1)
 		a.pc = alive
 		if x.is(countsLate) {
@@ -299,11 +335,11 @@ func (x *machine) run() {
 		default:
 			a.pc = discount
 		}
-	case discount: // conn_count(p->server_id, -conn_unit(state))
+	case discount: // conn_count(f->server_id, -conn_unit(f->state))
 		x.add(fresh, -1)
 		x.tryAgain()
 
-	case touchCount: // conn_touch: the new unit is counted before it can be seen
+	case touchCount: // conn_swap: the new unit is counted before it can be seen
 		x.add(p.after(a.seen), +1)
 		a.pc = touch
 	case touch: // CAS seen → word
@@ -360,7 +396,7 @@ func (x *machine) run() {
 // slot is the slot at a place in the order of the flow's sets; a sweep's order
 // is that of the table.
 func (x *machine) slot(place uint8) uint8 {
-	if order := x.order[x.packet.flow]; order != nil && x.me.stage != sweeping && place < x.slots {
+	if order := x.order[x.packet.flow]; order != nil && x.me.stage != sweeping && place < x.slots() {
 		return order[place]
 	}
 	return place
@@ -369,31 +405,71 @@ func (x *machine) slot(place uint8) uint8 {
 // look is the start of conn_look.
 func (x *machine) look() {
 	a := x.me
-	a.stage, a.pc = looking, matchKey
-	a.pos, a.again, a.place, a.hasSlot = 0, 0, 0, false
+	a.stage, a.turn, a.pos = looking, frontKeys, 0
+	a.ways, a.frees, a.place, a.hasSlot = 0, 0, 0, false
 	a.key, a.seen, a.other = 0, 0, 0
 	if x.stales[x.actor] == [maxCells]uint8{} {
 		a.expect = x.live(x.packet.flow)
 	}
+	x.lookFrom(frontKeys, 0)
 }
 
-// compare is the loop of conn_match and what comes after it.
-func (x *machine) compare(w word) {
-	const reads = 2 // CONN_READS
+// lookFrom goes on with conn_look at a place, or where else there is something
+// to read in this part or a later one.
+func (x *machine) lookFrom(part, place uint8) {
 	a := x.me
-	torn := a.key.version() != w.version() && !x.is(versionsIgnored)
-	if torn && a.again < reads {
-		a.again++
-		a.pc = matchWordAgain
-		return
+	for ; part < nowhere; part, place = part+1, 0 {
+		if part == frontTry && x.is(frontLeftOut) {
+			continue
+		}
+		from, to := x.set(setOf[part])
+		for place = max(place, from); place < to; place++ {
+			asked := part == frontIfDense && a.turn != part
+			keys := part == frontKeys || part == firstKeys || part == secondKeys
+			switch {
+			case keys:
+				a.pc = wayKey
+			case a.ways&(1<<place) == 0:
+				continue
+			case asked: // without a way to try, the hint is all the same
+				a.pc = hint
+			default:
+				a.pc = matchKey
+			}
+			a.turn, a.pos = part, place
+			return
+		}
 	}
-	mine := flows[x.packet.flow]
+	x.unknown()
+}
+
+// hinted goes on with what the hint said.
+func (x *machine) hinted(spread bool) {
+	a := x.me
+	if x.log != nil {
+		x.log("is spread: %v", spread)
+	}
 	switch {
-	case w.state() == free, w.state() == busy, a.key.client() != mine.client:
+	case a.stage == placing:
+		a.pc = placeWord
+		if spread {
+			a.pos = x.sets[0]
+		}
+	case spread:
+		x.lookFrom(firstKeys, 0)
+	default:
+		a.pc = matchKey
+	}
+}
+
+// compare is the end of conn_match.
+func (x *machine) compare(w word) {
+	switch {
+	case w.state() == free, w.state() == busy:
 		w = 0
-	case torn:
+	case x.me.key.version() != w.version() && !x.is(versionsIgnored):
 		w = pack(0, 0, tentative, 0)
-	case serves[w.server()] != mine.service:
+	case serves[w.server()] != flows[x.packet.flow].service:
 		w = 0
 	}
 	x.matched(w)
@@ -411,17 +487,18 @@ func (x *machine) matched(w word) {
 	case w != 0:
 		a.seen, a.place, a.hasSlot = w, a.pos, true
 		x.judge()
-	case a.pos+1 < x.slots:
-		a.pos++
-		a.again, a.pc = 0, matchKey
 	default:
-		x.unknown()
+		if a.turn != frontIfDense { // else it is tried once more
+			a.ways &^= 1 << a.pos
+		}
+		x.lookFrom(a.turn, a.pos+1)
 	}
 }
 
 // judge is conn_judge.
 func (x *machine) judge() {
 	a, p := x.me, x.packet
+	a.turn, a.ways = 0, 0
 	switch {
 	case a.seen.state() == tentative:
 		x.tryAgain()
@@ -431,7 +508,7 @@ func (x *machine) judge() {
 		x.unknown()
 	default:
 		x.checkFound(a.seen.server())
-		a.stage, a.again = touching, 0
+		a.stage = touching
 		x.touchSeen()
 	}
 }
@@ -446,21 +523,43 @@ func (x *machine) unknown() {
 		x.report(missed, 0)
 		return
 	}
-	a.stage, a.pos, a.again = placing, 0, 0
-	a.pc = placeWord
-	if a.hasSlot {
+	a.stage, a.turn, a.pos, a.ways = placing, 0, 0, 0
+	switch {
+	case a.hasSlot:
 		x.startWrite()
+	case x.sets[0] > 0:
+		a.pc = hint
+	default:
+		a.pc = placeWord
 	}
 }
 
-// placeNext ends conn_place's loop, after the first set if that has a free slot.
+// best is conn_place's: the last free slot of the first set is only as good as one
+// that is expired, so that a free one of the second goes before it.
+func (x *machine) best() int {
+	a := x.me
+	second, _ := x.set(2)
+	switch {
+	case !a.hasSlot:
+		return nobody
+	case a.frees == 1 && a.pos >= second:
+		return 1
+	}
+	return a.seen.rank(x.packet.now)
+}
+
+// placeNext goes on with conn_place's loops. They end after a set in which a slot
+// was free.
 func (x *machine) placeNext() {
 	a := x.me
 	a.pos++
+	first, second := x.set(1)
+	ends := a.pos == first || a.pos == second || a.pos == x.slots()
 	switch {
-	case a.pos < x.slots && !(a.pos == x.slots/2 && a.hasSlot && a.seen.state() == free):
+	case a.pos < x.slots() && !(ends && x.best() == 0):
 		a.pc = placeWord
 	case a.hasSlot:
+		a.frees = 0
 		x.startWrite()
 	default:
 		x.report(full, 0)
@@ -492,11 +591,11 @@ func (x *machine) elsewhereFrom(place uint8) {
 	if place == a.place {
 		place++
 	}
-	if place >= x.slots || x.is(noSecondLook) {
+	if place >= x.slots() || x.is(noSecondLook) {
 		x.finish(count)
 		return
 	}
-	a.pos, a.again, a.pc = place, 0, matchKey
+	a.pos, a.pc = place, matchKey
 }
 
 // rival decides between this connection and another of its key.
@@ -513,13 +612,13 @@ func (x *machine) rival(w word) {
 }
 
 func (x *machine) finish(at pc) {
-	x.me.stage, x.me.again, x.me.pc, x.me.other = finishing, 0, at, 0
+	x.me.stage, x.me.pc, x.me.other = finishing, at, 0
 	if at == count && x.is(countsLate) {
 		x.me.pc = alive
 	}
 }
 
-// touchSeen is one turn of conn_touch's loop.
+// touchSeen is one turn of conn_move_in's loop.
 func (x *machine) touchSeen() {
 	a := x.me
 	w := x.packet.after(a.seen)
@@ -535,11 +634,11 @@ func (x *machine) touchSeen() {
 
 // touchAgain goes on from the word that was found, if it is still the connection.
 func (x *machine) touchAgain() {
-	const tries = 3 // CONN_TRIES
+	const tries = 3 // CONN_TRIES, of which there are more
 	a := x.me
 	found := a.other
-	a.again++
-	if a.again == tries || !found.lives() || found.version() != a.seen.version() {
+	a.turn++
+	if a.turn == tries || !found.lives() || found.version() != a.seen.version() {
 		x.report(known, a.seen.server())
 		return
 	}
@@ -551,12 +650,12 @@ func (x *machine) touchAgain() {
 func (x *machine) sweepFrom(slot uint8) {
 	a := x.me
 	a.stage, a.pos, a.place, a.seen, a.pc = sweeping, slot, 0, 0, sweepWord
-	if slot == x.slots {
+	if slot == x.slots() {
 		x.report(none, 0)
 	}
 }
 
-// tryAgain is AGAIN: back to conn_find, or CONTENDED.
+// tryAgain is AGAIN: the whole program again, or CONTENDED.
 func (x *machine) tryAgain() {
 	if !x.is(unbounded) {
 		x.me.try++

@@ -57,7 +57,7 @@ func (x *machine) checkEnded(slot uint8, old, is word) {
 // checkNew: never two of one key.
 func (x *machine) checkNew(slot uint8, is word) {
 	owner := x.owner[slot]
-	for other := range x.slots {
+	for other := range x.slots() {
 		if other != slot && x.owner[other] == owner && x.cells[other].lives() {
 			x.fail("two live connections of %s, in slots %d and %d", flows[owner].name, slot, other)
 		}
@@ -84,7 +84,7 @@ func (x *machine) checkFound(server uint8) {
 // checkEnd checks a state in which everybody is done.
 func (s *scenario) checkEnd(st *state) string {
 	var want [maxServers][2]int8
-	for slot := range s.slots {
+	for slot := range s.slots() {
 		w := st.cells[slot]
 		switch {
 		case w.state() == free:
@@ -110,7 +110,7 @@ func (s *scenario) checkEnd(st *state) string {
 
 // find is a look by somebody whom nobody disturbs.
 func (s *scenario) find(st *state, f flowID) (slot uint8, ok bool) {
-	for place := range s.slots {
+	for place := range s.slots() {
 		slot := place
 		if order := s.order[f]; order != nil {
 			slot = order[place]

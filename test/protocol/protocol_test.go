@@ -29,41 +29,70 @@ var (
 	allOut = packet{"flush", flush, 0, 0, 3}
 )
 
+var (
+	noFront   = sets{0, 1, 1}
+	wide      = sets{0, 2, 2}
+	oneEach   = sets{1, 1, 1}
+	wideFirst = sets{1, 2, 1}
+)
+
 var scenarios = []scenario{
-	{name: "a SYN and its retransmission", slots: 4, tries: 4, packets: []packet{synA1, synA2}},
-	{name: "three SYNs of a key", large: true, slots: 3, tries: 2, packets: []packet{synA1, synA2, synA3}},
-	{name: "two SYNs and the ACK", large: true, slots: 4, tries: 2, packets: []packet{synA1, synA2, ackA}},
-	{name: "two SYNs evict one embryo, whose ACK comes", slots: 2, tries: 2, there: []entry{establishedC, embryoB},
+	{name: "a SYN and its retransmission", sets: wide, tries: 4, packets: []packet{synA1, synA2}},
+	{name: "a SYN and its retransmission, with a front", sets: oneEach, tries: 4, packets: []packet{synA1, synA2}},
+	{name: "three SYNs of a key", large: true, sets: oneEach, tries: 2, packets: []packet{synA1, synA2, synA3}},
+	{name: "two SYNs and the ACK", large: true, sets: wide, tries: 2, packets: []packet{synA1, synA2, ackA}},
+	{name: "two SYNs and the ACK, with a front", large: true, sets: oneEach, tries: 2, packets: []packet{synA1, synA2, ackA}},
+	{name: "two SYNs evict one embryo, whose ACK comes", sets: noFront, tries: 2, there: []entry{establishedC, embryoB},
 		packets: []packet{synA1, other, ackB}},
-	{name: "two SYNs of a key, and the embryo's in their way", large: true, slots: 2, tries: 2, there: []entry{{0, flowC, 3, synRecv, 4}, embryoB},
-		packets: []packet{synA1, synA2, ackB}},
-	{name: "SYN on a connection that ended", large: true, slots: 3, tries: 2, there: []entry{{1, flowA, 1, timeWait, 9}},
+	{name: "two SYNs evict one embryo of the front, whose ACK comes", sets: sets{2, 1, 0}, tries: 2,
+		there:   []entry{establishedC, embryoB, {2, flowD, 3, established, 9}},
+		packets: []packet{synA1, other, ackB}},
+	{name: "the front's embryo goes only while it is dense", sets: oneEach, tries: 2,
+		there:   []entry{{0, flowA, 1, synRecv, 5}, {1, flowC, 3, established, 9}, {2, flowD, 3, established, 9}},
+		packets: []packet{synA2, synB, ackA}},
+	{name: "the last free slot but one", sets: wideFirst, tries: 4, there: []entry{establishedC, {1, flowD, 3, established, 9}},
+		packets: []packet{synA1, synA2}},
+	{name: "the last free slot but one, and the ACK", large: true, sets: wideFirst, tries: 2, there: []entry{establishedC, {1, flowD, 3, established, 9}},
 		packets: []packet{synA1, synA2, ackA}},
-	{name: "SYN on a connection that ends", slots: 3, tries: 2, there: []entry{{1, flowA, 1, established, 9}},
+	{name: "two SYNs of a key, and the embryo's in their way", large: true, sets: noFront, tries: 2, there: []entry{{0, flowC, 3, synRecv, 4}, embryoB},
+		packets: []packet{synA1, synA2, ackB}},
+	{name: "SYN on a connection that ended", large: true, sets: oneEach, tries: 2, there: []entry{{1, flowA, 1, timeWait, 9}},
+		packets: []packet{synA1, synA2, ackA}},
+	{name: "SYN on a connection that ends", sets: oneEach, tries: 2, there: []entry{{1, flowA, 1, established, 9}},
 		packets: []packet{finA, synA2, rstA}},
-	{name: "expired, but not for everybody", slots: 2, tries: 2, there: []entry{{1, flowA, 1, established, 3}},
+	{name: "expired, but not for everybody", sets: noFront, tries: 2, there: []entry{{1, flowA, 1, established, 3}},
 		packets: []packet{synA2, sweep3, {"ACK A", ack, flowA, 0, 2}}},
-	{name: "a connection is made, touched and swept", slots: 2, tries: 2, packets: []packet{synA1, ackA, sweep9}},
-	{name: "FIN, RST and the sweep", slots: 2, tries: 2, there: []entry{{1, flowA, 1, established, 9}},
+	{name: "a connection is made, touched and swept", sets: oneEach, tries: 2, packets: []packet{synA1, ackA, sweep9}},
+	{name: "FIN, RST and the sweep", sets: noFront, tries: 2, there: []entry{{1, flowA, 1, established, 9}},
 		packets: []packet{finA, rstA, sweep9}},
-	{name: "delete, ACK and FIN", slots: 2, tries: 2, there: []entry{{1, flowA, 1, established, 9}},
+	{name: "delete, ACK and FIN", sets: oneEach, tries: 2, there: []entry{{0, flowA, 1, established, 9}},
 		packets: []packet{delA, ackA, finA}},
-	{name: "flush and two makers", slots: 2, tries: 2, there: []entry{{1, flowA, 1, timeWait, 9}},
+	{name: "flush and two makers", sets: noFront, tries: 2, there: []entry{{1, flowA, 1, timeWait, 9}},
 		packets: []packet{allOut, synA2, synA3}},
-	{name: "another order of sets", large: true, slots: 4, tries: 2, there: []entry{establishedC, {1, flowD, 3, established, 9}},
+	{name: "another order of sets", large: true, sets: wide, tries: 2, there: []entry{establishedC, {1, flowD, 3, established, 9}},
 		order:   map[flowID][]uint8{flowB: {2, 3, 0, 1}},
 		packets: []packet{synA1, synA2, synB}},
-	{name: "the client's other service takes the slot", slots: 2, tries: 2, there: []entry{establishedC, {1, flowA, 1, synRecv, 5}},
+	{name: "another order of sets behind one front", large: true, sets: oneEach, tries: 2,
+		order:   map[flowID][]uint8{flowB: {0, 2, 1}},
+		packets: []packet{synA1, synB, ackA}},
+	{name: "the client's other service takes the slot", sets: noFront, tries: 2, there: []entry{establishedC, {1, flowA, 1, synRecv, 5}},
 		packets: []packet{ackA, other, synA2}},
-	{name: "datagrams", slots: 2, tries: 2, there: []entry{establishedC, {1, flowA, 1, udpNew, 4}},
+	{name: "the client's other service, with a front", large: true, sets: oneEach, tries: 2, there: []entry{{2, flowA, 1, synRecv, 5}},
+		packets: []packet{ackA, other, synA2}},
+	{name: "datagrams", sets: noFront, tries: 2, there: []entry{establishedC, {1, flowA, 1, udpNew, 4}},
 		packets: []packet{{"UDP A", datagram, flowA, 2, 3}, {"UDP A'", datagram, flowA, 3, 2}, synB}},
-	{name: "IPv6", large: true, slots: 3, tries: 2, six: true, there: []entry{establishedC, embryoB},
+	{name: "IPv6", large: true, sets: oneEach, tries: 2, six: true, there: []entry{establishedC, embryoB},
 		packets: []packet{synA1, synA2, ackB}},
-	{name: "a connection is made, deleted and made again", slots: 2, tries: 2, packets: []packet{synA1, synA2, delA}},
-	{name: "two SYNs, the ACK and a delete", large: true, slots: 2, tries: 2, packets: []packet{synA1, synA2, ackA, delA}},
-	{name: "two SYNs evict an embryo, two ACKs come", large: true, slots: 2, tries: 2, there: []entry{establishedC, embryoB},
+	{name: collision, sets: noFront, tries: 2, six: true, notWeak: true, there: []entry{establishedC, {1, collides, 3, synRecv, 5}},
+		packets: []packet{synA1, {"SYN A'", syn, collides, 2, 3}, {"ACK A'", ack, collides, 0, 3}}},
+	{name: "a connection is made, deleted and made again", sets: noFront, tries: 2, packets: []packet{synA1, synA2, delA}},
+	{name: "two SYNs, the ACK and a delete", large: true, sets: noFront, tries: 2, packets: []packet{synA1, synA2, ackA, delA}},
+	{name: "two SYNs evict an embryo, two ACKs come", large: true, sets: noFront, tries: 2, there: []entry{establishedC, embryoB},
 		packets: []packet{synA1, synA2, ackB, ackA}},
 }
+
+// Two clients of one port and one hash, of which one takes the other's slot.
+const collision = "a hash collides"
 
 func named(name string) scenario {
 	return scenarios[slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })]
@@ -83,6 +112,9 @@ func walk(t *testing.T, s scenario) report {
 func TestProtocol(t *testing.T) {
 	for _, s := range scenarios {
 		for _, s.memory = range []memory{tso, weak} {
+			if s.notWeak && s.memory == weak {
+				continue
+			}
 			t.Run(s.name+"/"+s.memory.String(), func(t *testing.T) {
 				if testing.Short() && (s.large || s.memory == weak) {
 					t.Skip("takes long")
@@ -96,23 +128,32 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
-// Nobody who finds no rival has to try again.
+// Nobody who finds no rival has to try again, whatever the hint says.
 func TestOneMakerIsNeverContended(t *testing.T) {
-	s := scenario{slots: 4, there: []entry{establishedC, embryoB}, packets: []packet{synA1}, tries: 1}
-	if r := walk(t, s); r.contended != 0 || r.ends != 1 {
-		t.Errorf("%+v, want one end, without CONTENDED", r)
+	for _, s := range []scenario{
+		{name: "no front", sets: wide, there: []entry{establishedC, embryoB}},
+		{name: "a front", sets: wideFirst, there: []entry{establishedC, embryoB}},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			s.packets, s.tries = []packet{synA1}, 1
+			if r := walk(t, s); r.contended != 0 || r.ends != 1 {
+				t.Errorf("%+v, want one end, without CONTENDED", r)
+			}
+		})
 	}
 }
 
-// What protects from a half-written IPv6 address is only the hash beside it: if
-// two clients have one hash and port, a packet that looks while one takes the
-// other's slot may be taken for the other's. The key is secret, and has 32 bits.
-func TestCollidingHashIsNotCovered(t *testing.T) {
-	s := scenario{slots: 2, six: true, tries: 2, there: []entry{establishedC, {1, collides, 3, synRecv, 5}},
-		packets: []packet{synA1, {"ACK A'", ack, collides, 0, 3}}}
-	if r, wrong := s.explore(); wrong == nil {
-		t.Errorf("covered, in %d states: say so", r.states)
+// Under TSO the order of conn_match's loads protects from a half-written IPv6
+// address (TestProtocol has the scenario). CPUs that load in any order may take one
+// client for the other: there only the secret key of the hash protects.
+func TestCollidingHashIsNotCoveredUnderWeak(t *testing.T) {
+	s := named(collision)
+	s.memory = weak
+	r, wrong := s.explore()
+	if wrong == nil {
+		t.Fatalf("covered, in %d states: say so", r.states)
 	}
+	t.Logf("after %d states: %v", r.states, wrong)
 }
 
 // A checker that finds nothing proves nothing: each mistake must be found.
@@ -137,6 +178,9 @@ func TestMutants(t *testing.T) {
 		{"a replaced one stays counted", uncountForgotten, sc, "two SYNs evict one embryo, whose ACK comes", "counts are"},
 		{"never withdraws", neverWithdraws, sc, "a SYN and its retransmission", "stays TENTATIVE"},
 		{"tries are unbounded", unbounded, sc, "a SYN and its retransmission", "for ever"},
+		{"no second look at the front", frontNotRivaled, sc, "a SYN and its retransmission, with a front", "two live connections of A"},
+		{"no look at the front", frontLeftOut, sc, "the front's embryo goes only while it is dense", "does not find the connection of A"},
+		{"the word before the address", wordFirst, sc, collision, "never had"},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			s := named(m.in)

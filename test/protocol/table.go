@@ -136,7 +136,7 @@ type entry struct {
 // A scenario is a table, who meets there, and what is done wrong, if anything.
 type scenario struct {
 	name    string
-	slots   uint8
+	sets    sets
 	six     bool
 	order   map[flowID][]uint8 // slots by place, if not 0, 1, …
 	there   []entry
@@ -145,6 +145,20 @@ type scenario struct {
 	memory  memory
 	mutant  mutant
 	large   bool // too many states for -short
+	notWeak bool // does not hold under Weak
+}
+
+// sets are how many ways the front, the first and the second set have.
+type sets [3]uint8
+
+func (s *scenario) slots() uint8 { return s.sets[0] + s.sets[1] + s.sets[2] }
+
+// set is a set's first place, and the first after it.
+func (s *scenario) set(choice uint8) (from, to uint8) {
+	for i := range choice {
+		from += s.sets[i]
+	}
+	return from, from + s.sets[choice]
 }
 
 // is says whether a mistake is made.
@@ -153,7 +167,7 @@ func (s *scenario) is(m mutant) bool { return s.mutant == m }
 // start is the first state. All versions are about to wrap.
 func (s *scenario) start() (st state) {
 	const version = versions - 1
-	for slot := range s.slots {
+	for slot := range s.slots() {
 		st.cells[slot] = pack(0, 0, free, version)
 		st.cells[s.keyCell(slot)] = packKey(0, version)
 	}
@@ -188,6 +202,9 @@ const (
 	uncountForgotten        // a replaced connection stays counted
 	neverWithdraws          // who loses leaves its slot TENTATIVE
 	unbounded               // tries are not counted
+	frontNotRivaled         // who is not in the front does not look there for another
+	frontLeftOut            // with the hint spread, conn_look leaves the front out
+	wordFirst               // conn_match reads the word before the client's address
 )
 
 // A state is all that the next step depends on. It has no pointers and no
@@ -201,15 +218,15 @@ type state struct {
 	owner  [maxCells / 2]uint8 // ghost: of which flow (index in scenario.flows) the slot is
 }
 
-func (s *scenario) keyCell(slot uint8) uint8    { return s.slots + slot }
-func (s *scenario) clientCell(slot uint8) uint8 { return 2*s.slots + slot }
+func (s *scenario) keyCell(slot uint8) uint8    { return s.slots() + slot }
+func (s *scenario) clientCell(slot uint8) uint8 { return 2*s.slots() + slot }
 
 func (s *scenario) cellName(cell uint8) string {
-	return fmt.Sprintf("%s[%d]", [...]string{"word", "key", "client"}[cell/s.slots], cell%s.slots)
+	return fmt.Sprintf("%s[%d]", [...]string{"word", "key", "client"}[cell/s.slots()], cell%s.slots())
 }
 
 func (s *scenario) show(cell uint8, w word) string {
-	switch cell / s.slots {
+	switch cell / s.slots() {
 	case 0:
 		if w.lives() || w.state() == tentative {
 			return fmt.Sprintf("%v server %d until %d v%d", w.state(), w.server(), w.expires(), w.version())
@@ -364,7 +381,7 @@ func (x *machine) write(cell uint8, value word) {
 		x.stale[i][cell][*n] = old
 		*n++
 	}
-	if cell < x.slots {
+	if cell < x.slots() {
 		x.checkWord(cell, old, value)
 	}
 }
