@@ -11,8 +11,8 @@
  *
  * conn_find and conn_make leave with AGAIN if another CPU was faster.
  *
- * Only this file writes the tables and `counts`, always by the transition that
- * wins a compare-and-swap, so that counts are exact without a lock. This is the
+ * Only this file writes the tables, and `counts` through state.h, always by the
+ * transition that wins a compare-and-swap, so that counts are exact without a lock. This is the
  * seam behind which the table can be replaced: test/bench does.
  *
  * A hit costs one memory latency: all of an IPv4 set is one cache line, and

@@ -55,7 +55,7 @@ static __always_inline int finish(struct packet *p, enum reason reason)
 {
 	__u64 *count;
 
-	if (reason == REASON_AGAIN) { /* nothing was written yet */
+	if (reason == REASON_AGAIN) { /* nothing of the frame was written, and it was not counted */
 		bpf_tail_call(p->ctx, &again, 0);
 		reason = REASON_CONTENDED;
 	}
@@ -153,7 +153,7 @@ int lvs_insert(struct conn_entry *e)
 	for (int i = 0; i < ATTEMPTS && r == REASON_AGAIN; i++)
 		r = entry_insert(&p, e->state);
 	e->found = p.known;
-	e->reason = r;
+	e->reason = r == REASON_AGAIN ? REASON_CONTENDED : r;
 	return 0;
 }
 
@@ -168,7 +168,7 @@ int lvs_delete(struct conn_entry *e)
 	for (int i = 0; i < ATTEMPTS && r == REASON_AGAIN; i++)
 		r = entry_delete(&p);
 	e->found = !r && p.flow.place != CONN_NOWHERE;
-	e->reason = r;
+	e->reason = r == REASON_AGAIN ? REASON_CONTENDED : r;
 	return 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * packet.h, stage 1: what is this frame?
  *
- * Reads the frame, `addresses` and `interfaces`. Writes struct packet only.
+ * Reads the frame, `vips`, `addresses`, `ports` and `interfaces`. Writes struct packet only.
  * Leaves with NOT_IP, BAD_IP, NOT_OURS, OTHER_HOST, FRAGMENT_TAIL (all passed
  * to the kernel), MALFORMED or V4_MAPPED (dropped); or goes on with a packet
  * whose addresses, ports and flags are known.
@@ -191,7 +191,7 @@ static __always_inline __u64 packet_number(const struct addr *a)
 /*
  * Is the packet for one of our addresses? A number is one IPv4 address's, but of
  * IPv6 any two may share one: then a foreign packet costs what a stray of ours
- * does, and passes all the same.
+ * does, and passes all the same, unless no host would take it (MALFORMED, V4_MAPPED).
  */
 static __always_inline bool packet_vip(struct packet *p)
 {

@@ -151,7 +151,10 @@ static __always_inline enum reason sched_pick(struct packet *p)
 
 /*
  * Goes on without a connection: from now on all of the service's flows that are
- * not known go by the ring, until those that began so are over at the latest.
+ * not known go by the ring, until a TCP timeout after the last one that had no
+ * room. A flow that is still under way then is not known to anybody: the kernel
+ * resets it. To wait for flows that say nothing new would let strays keep a service
+ * on its ring for ever.
  */
 static __always_inline enum reason sched_stateless(struct packet *p)
 {

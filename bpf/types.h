@@ -286,8 +286,8 @@ struct interface {
 };
 
 /*
- * An interface and an address where packets find them with one look: in the place
- * that their number or hash gives. Who shares the place with another is in none.
+ * An interface where packets find it with one look: in the place that its number
+ * gives. Who shares the place with another is in none.
  */
 struct port {
 	struct interface interface;
@@ -295,6 +295,7 @@ struct port {
 	__u32 zero;
 };
 
+/* How `ports` and `vips` are looked into. */
 enum glance {
 	PORTS = 256,		 /* the place is ifindex % PORTS */
 	VIP_NONE = 0,		 /* no address has this place */
@@ -337,7 +338,7 @@ struct conn_entry {
 	__u8 zero[3];
 	__u32 server_id;       /* in: of lvs_insert */
 	enum conn_state state; /* in: of lvs_insert */
-	enum reason reason;    /* out: FORWARDED if it was done */
+	enum reason reason;    /* out: UNDECIDED if nothing was in the way */
 	__u32 found;	       /* out: 1 if there was a connection */
 };
 

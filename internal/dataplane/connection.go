@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -30,6 +31,9 @@ func (p *Plane) Sweep() (Swept, error) {
 // Flush ends all connections. Their packets pass to the kernel from then on, which
 // resets those of TCP.
 func (p *Plane) Flush() (Swept, error) {
+	for i := range p.arrays.until.items {
+		atomic.StoreUint64(&p.arrays.until.items[i], 0) // what goes by a ring ends, too
+	}
 	return p.sweep(bpfSweep{NowNs: uint64(coarseNow()), Sets: p.sets(), All: 1})
 }
 
@@ -95,6 +99,9 @@ func (p *Plane) DeleteConnection(c lvs.Connection) (bool, error) {
 	e := p.encodeEntry(c)
 	if err := runEntry(p.objects.LvsDelete, &e); err != nil {
 		return false, err
+	}
+	if e.Reason != bpfReasonREASON_UNDECIDED {
+		return false, fmt.Errorf("end the connection: %s", reasons[e.Reason].Name)
 	}
 	return e.Found == 1, nil
 }

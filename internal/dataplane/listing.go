@@ -14,7 +14,7 @@ import (
 // Connections calls each for every connection that lives, in no order, and stops
 // at its first error, which it returns. It reads the tables in memory while packets
 // change them: each connection is as it was at one moment; one that is made or ends
-// meanwhile may be missed.
+// meanwhile may be missed, and one that is made anew may come twice.
 func (p *Plane) Connections(each func(lvs.Connection) error) error {
 	return p.connectionsAt(coarseNow(), each)
 }
@@ -119,7 +119,17 @@ func (l *listing) emit(client netip.Addr, k connKey, w connWord) error {
 		Virtual:    decodeAddrPort(server.Service.Vip, server.Service.Port),
 		RealServer: decodeAddrPort(server.Addr, server.Port),
 		State:      states[w.state],
-		// It may live a little longer than its timeout: see conn_expires of bpf/state.h.
-		Expires: decodeTicks(min(uint32(left), l.timeouts[w.state])),
+		Expires:    decodeTicks(l.left(uint32(left), w.state)),
 	})
+}
+
+// left returns how long a connection may be idle yet: up to a part of its timeout
+// less than it has (conn_expires of bpf/state.h), which nobody asked for. One that
+// was made when the timeout was longer has what it has.
+func (l *listing) left(ticks uint32, state bpfConnState) uint32 {
+	timeout := l.timeouts[state]
+	if ticks <= timeout+timeout/uint32(bpfConnBitsCONN_SLACK) {
+		return min(ticks, timeout)
+	}
+	return ticks
 }

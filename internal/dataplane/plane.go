@@ -166,6 +166,10 @@ func (p *Plane) open() error {
 			return err
 		}
 	}
+	// Not before all else went well: an earlier daemon's program begins anew here, too.
+	if err := p.setAgain(); err != nil {
+		return err
+	}
 	repaired, err := p.Repair()
 	for _, what := range repaired {
 		p.log.Warn("repaired", "what", what)
@@ -189,6 +193,11 @@ func (p *Plane) load() error {
 	if err := spec.LoadAndAssign(&p.objects, options); err != nil {
 		return explainLoad(err, p.instance.name)
 	}
+	return nil
+}
+
+// setAgain tells the program of itself.
+func (p *Plane) setAgain() error {
 	if err := p.objects.Again.Put(uint32(0), p.objects.LvsDirect); err != nil {
 		return fmt.Errorf("tell the program of itself: %w", err)
 	}
@@ -224,10 +233,33 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 			m.MaxEntries = size
 		}
 	}
-	p.noteSize("connection", rounded(o.asked.Connections), connections(spec.Maps["connections4"].MaxEntries))
+	if err := p.checkWhole(spec); err != nil {
+		return err
+	}
+	if has := connections(spec.Maps["connections4"].MaxEntries); rounded(o.asked.Connections) != has {
+		p.noteSize("connection", o.asked.Connections, has)
+	}
 	p.noteSize("service", o.asked.Services, spec.Maps["services"].MaxEntries)
 	p.noteSize("real server", o.asked.RealServers, spec.Maps["real_servers"].MaxEntries)
 	return p.checkMemory(spec)
+}
+
+// checkWhole refuses maps that belong together and have different sizes: those of a
+// start that was cut short, and of other options.
+func (p *Plane) checkWhole(spec *ebpf.CollectionSpec) error {
+	for _, names := range [][]string{
+		{"connections4", "connections6"},
+		{"real_servers", "counts", "server_stats", "server_zeros"},
+		{"services", "service_stats", "service_zeros", "stateless"},
+	} {
+		for _, name := range names[1:] {
+			if spec.Maps[name].MaxEntries != spec.Maps[names[0]].MaxEntries {
+				return fmt.Errorf("what is pinned was not made whole, by a start that was cut short (%s and %s have different sizes): take it away with: lvx director unload --instance %s",
+					names[0], name, p.instance.name)
+			}
+		}
+	}
+	return nil
 }
 
 // noteSize warns if a table has another size than was asked for, which is 0 if
@@ -286,30 +318,56 @@ const (
 func (p *Plane) sweepLoop(ctx context.Context) {
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
-	sets := int(p.sets())
-	part, first := (sets+fastPass-1)/fastPass, 0
-	var four, six uint64 // connections seen in this pass
+	pass := pass{sets: int(p.sets())}
+	pass.part = pass.largest()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		start := time.Now()
-		swept, err := p.sweep(bpfSweep{NowNs: uint64(coarseNow()), First: uint32(first), Sets: uint32(min(part, sets-first))})
-		if err != nil {
-			p.log.Error("sweep connections", "err", err)
-		}
-		four, six = four+swept.four, six+swept.six
-		if first += part; first >= sets {
-			p.gather(four, six)
-			first, four, six = 0, 0, 0
-		}
-		if time.Since(start) > partTime {
-			part = max(part/2, (sets+slowPass-1)/slowPass)
-		}
+		p.sweepPart(&pass)
 		p.reclaim()
 	}
+}
+
+// pass is a way through all sets, a part each tick.
+type pass struct {
+	sets, part, first int
+	swept             Swept
+	failed            bool
+}
+
+func (p *pass) largest() int  { return (p.sets + fastPass - 1) / fastPass }
+func (p *pass) smallest() int { return (p.sets + slowPass - 1) / slowPass }
+
+// took makes parts smaller that take long, and larger again that do not.
+func (p *pass) took(d time.Duration) {
+	switch {
+	case d > partTime:
+		p.part = max(p.part/2, p.smallest())
+	case d < partTime/4:
+		p.part = min(p.part*2, p.largest())
+	}
+}
+
+func (p *Plane) sweepPart(pass *pass) {
+	start := time.Now()
+	part := bpfSweep{NowNs: uint64(coarseNow()), First: uint32(pass.first), Sets: uint32(min(pass.part, pass.sets-pass.first))}
+	swept, err := p.sweep(part)
+	if err != nil && !pass.failed {
+		p.log.Error("sweep connections", "err", err)
+	}
+	pass.failed = err != nil
+	pass.swept.four += swept.four
+	pass.swept.six += swept.six
+	if pass.first += pass.part; pass.first >= pass.sets {
+		if !pass.failed {
+			p.gather(pass.swept.four, pass.swept.six)
+		}
+		pass.first, pass.swept = 0, Swept{}
+	}
+	pass.took(time.Since(start))
 }
 
 // gather has new connections go to the front of a table again if there are few: half

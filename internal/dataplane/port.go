@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -149,6 +150,7 @@ func (t *portTable) forgetInterfaces(here map[int]bool) {
 			stale = append(stale, index)
 		case !known:
 			t.entries[index] = entry // an earlier daemon's
+			t.storePlace(index % uint32(bpfGlancePORTS))
 		}
 	}
 	for _, index := range stale {
@@ -503,8 +505,11 @@ func (t *portTable) storePlace(place uint32) bool {
 	if items[place] == want {
 		return false
 	}
-	atomic.StoreUint32(&items[place].Ifindex, 0)
-	items[place].Interface = want.Interface
+	if before := atomic.SwapUint32(&items[place].Ifindex, 0); before != 0 && before != want.Ifindex {
+		synchronize() // packets may be reading it as that one's
+	}
+	word := (*uint64)(unsafe.Pointer(&items[place].Interface)) // packets read all of it at once
+	atomic.StoreUint64(word, *(*uint64)(unsafe.Pointer(&want.Interface)))
 	atomic.StoreUint32(&items[place].Ifindex, want.Ifindex)
 	return true
 }

@@ -22,7 +22,7 @@ import (
 // With an error the rest was repaired all the same.
 func (p *Plane) Repair() (repaired []string, err error) {
 	for _, step := range []func() ([]string, error){
-		p.repairKeys, p.repairServices, p.repairAddresses, p.ports.repair, p.repairTimeouts, p.repairSecrets,
+		p.repairKeys, p.repairServices, p.repairAddresses, p.ports.repair, p.repairTimeouts, p.repairSecrets, p.repairAgain,
 	} {
 		words, failed := step()
 		repaired, err = append(repaired, words...), errors.Join(err, failed)
@@ -187,4 +187,21 @@ func (p *Plane) repairSecrets() (repaired []string, err error) {
 		repaired = append(repaired, fmt.Sprintf("the secret of %s was changed in the map secrets", [...]string{"mh", "the connection tables"}[use]))
 	}
 	return repaired, nil
+}
+
+// repairAgain has packets that begin anew do so in the program that is attached.
+func (p *Plane) repairAgain() ([]string, error) {
+	info, err := p.objects.LvsDirect.Info()
+	if err != nil {
+		return nil, fmt.Errorf("ask for the program's id: %w", err)
+	}
+	var is uint32
+	want, _ := info.ID()
+	if p.objects.Again.Lookup(uint32(0), &is) == nil && is == uint32(want) {
+		return nil, nil
+	}
+	if err := p.setAgain(); err != nil {
+		return nil, err
+	}
+	return []string{"the program was changed in the map again"}, nil
 }

@@ -200,7 +200,9 @@ func (p *Plane) insert(e *serviceEntry, u *undo) (err error) {
 		return err
 	}
 	u.add(func() { p.table.serviceIDs.put(e.id, 1) })
-	atomic.StoreUint64(&p.arrays.until.items[e.id], 0) // the last owner's may have no room
+	if p.arrays.services.items[e.id].Key != encodeKey(e.service.ServiceKey) {
+		atomic.StoreUint64(&p.arrays.until.items[e.id], 0) // it was another's, who had no room
+	}
 	if err := p.zeroAll(e); err != nil {
 		return err
 	}
