@@ -18,7 +18,7 @@ PACKAGES := ca-certificates clang-19 clang-format-19 cpio curl ethtool gcc git i
 	nginx-light openssl qemu-system-x86 systemd tcpdump
 
 .NOTPARALLEL:
-.PHONY: help build generate check check-generated lint test test-unit test-root test-kernel demo bench bench-quick bench-go fuzz fmt deps clean
+.PHONY: help build generate check check-generated lint test test-unit test-root test-kernel demo bench bench-quick bench-go stress fuzz fmt deps clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-quick: ## the ratios that matter, in less than a minute
 
 bench-go: build ## Go's own benchmarks: packets, connections and changes per second
 	$(SUDO) env "PATH=$$PATH" go test -run '^$$' -bench . -benchmem ./...
+
+stress: build ## the connection table's hard tests, at full length (minutes)
+	$(SUDO) env "PATH=$$PATH" LVX_SEEDS=1000 LVX_FLOOD=full go test -count=1 -timeout 30m -run 'TestTwoProcessors|TestCounts|TestFlood|TestConnectionsFollow' ./internal/dataplane
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n 1 dirname | sort -u | while read -r dir; do \

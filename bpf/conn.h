@@ -49,9 +49,8 @@ const volatile __u32 conn_sets = 2;
 const volatile __u32 conn_front = 0;
 
 /*
- * The code is the same for both families, with other strides: `six` is known
- * wherever a function is inlined. A slot6 begins as a slot4. The three sets are
- * never the same.
+ * The code is the same for both families: `six` is known wherever a function is
+ * inlined. A set of IPv6 begins as one of IPv4. The three sets are never the same.
  */
 static __always_inline void *conn_set(struct flow *f, bool six, __u32 choice)
 {
@@ -74,9 +73,9 @@ static __always_inline struct crowd *conn_crowd(bool six)
 	return bpf_map_lookup_elem(&crowds, &key);
 }
 
-static __always_inline struct slot4 *conn_slot(void *set, bool six, __u32 way)
+static __always_inline struct slot *conn_slot(void *set, __u32 way)
 {
-	return set + way * (six ? sizeof(struct slot6) : sizeof(struct slot4));
+	return set + way * sizeof(struct slot);
 }
 
 static __always_inline bool conn_spread(struct crowd *crowd)
@@ -97,11 +96,11 @@ static __always_inline void conn_crowded(struct crowd *crowd)
 }
 
 /* The slot of f->place. */
-static __always_inline struct slot4 *conn_at(struct flow *f, bool six)
+static __always_inline struct slot *conn_at(struct flow *f, bool six)
 {
 	void *set = conn_set(f, six, f->place / CONN_WAYS);
 
-	return set ? conn_slot(set, six, f->place % CONN_WAYS) : NULL;
+	return set ? conn_slot(set, f->place % CONN_WAYS) : NULL;
 }
 
 /* The key of the flow's connection, without version and generation. */
@@ -112,9 +111,23 @@ static __always_inline __u64 conn_key(struct flow *f, bool six)
 	return (__u64)client << CONN_CLIENT_SHIFT | (__u64)f->key.client_port << CONN_PORT_SHIFT;
 }
 
-static __always_inline bool conn_client_equal(struct flow *f, struct slot6 *slot)
+/* The client of a slot of IPv6: as far behind it as all slots are long. */
+static __always_inline volatile __u64 *conn_client(struct slot *slot)
 {
-	volatile __u64 *client = slot->client;
+	return (void *)slot + sizeof(struct slot[CONN_WAYS]);
+}
+
+/* Has the line with a set's clients come while that with its slots does. */
+static __always_inline void conn_ahead(void *set)
+{
+	__u64 client = *conn_client(set);
+
+	asm volatile("" : : "r"(client));
+}
+
+static __always_inline bool conn_client_equal(struct flow *f, struct slot *slot)
+{
+	volatile __u64 *client = conn_client(slot);
 	__u64 *want = (__u64 *)&f->key.client;
 
 	return client[0] == want[0] && client[1] == want[1];
@@ -146,13 +159,13 @@ static __always_inline bool conn_serves(struct flow *f, bool six, __u64 key, __u
  * that of a connection which is not alive yet: if it is taken away, its maker looks
  * again.)
  */
-static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot4 *slot)
+static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot *slot)
 {
 	__u64 key = *(volatile __u64 *)&slot->key, word;
 
 	if ((key ^ conn_key(f, six)) >> CONN_PORT_SHIFT)
 		return 0;
-	if (six && !conn_client_equal(f, (struct slot6 *)slot))
+	if (six && !conn_client_equal(f, slot))
 		return 0;
 	word = *(volatile __u64 *)&slot->word;
 	if (conn_state(word) == STATE_NONE || conn_state(word) == STATE_BUSY)
@@ -172,7 +185,7 @@ static __always_inline __u64 conn_ways(struct flow *f, bool six, void *set)
 
 #pragma unroll
 	for (__u32 way = 0; way < CONN_WAYS; way++) {
-		__u64 key = *(volatile __u64 *)&conn_slot(set, six, way)->key;
+		__u64 key = *(volatile __u64 *)&conn_slot(set, way)->key;
 
 		ways |= ((((key ^ want) >> CONN_PORT_SHIFT) - 1) >> 63) << way;
 	}
@@ -192,7 +205,7 @@ static __always_inline bool conn_try(struct flow *f, bool six, void *set, __u64 
 {
 	for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
 		__u32 way = conn_first(ways) % CONN_WAYS;
-		__u64 word = conn_match(f, six, conn_slot(set, six, way));
+		__u64 word = conn_match(f, six, conn_slot(set, way));
 
 		if (word) {
 			f->seen = flow_any(f, word);
@@ -214,16 +227,22 @@ static __always_inline void conn_look(struct flow *f, bool six)
 	__u64 ways = 0, others;
 
 	if (conn_front) {
+		bool dense = !conn_spread(conn_crowd(six));
+
 		front = conn_set(f, six, 0);
 		if (!front)
 			return; /* never: there are so many sets */
+		if (six && dense)
+			conn_ahead(front);
 		ways = conn_ways(f, six, front);
-		if (!conn_spread(conn_crowd(six)) && conn_try(f, six, front, ways, 0))
+		if (dense && conn_try(f, six, front, ways, 0))
 			return;
 	}
 	first = conn_set(f, six, 1);
 	if (!first)
 		return;
+	if (six)
+		conn_ahead(first);
 	others = conn_ways(f, six, first);
 	if (conn_try(f, six, first, others, 1))
 		return;
@@ -273,7 +292,7 @@ static __always_inline enum reason conn_find(struct packet *p)
 }
 
 /* Swaps the word of a connection for its next, and counts it. Returns what was found. */
-static __always_inline __u64 conn_swap(struct slot4 *slot, __u64 seen, __u64 word)
+static __always_inline __u64 conn_swap(struct slot *slot, __u64 seen, __u64 word)
 {
 	__u64 was = conn_unit(conn_state(seen)), is = conn_unit(conn_state(word));
 	__u64 found;
@@ -289,7 +308,7 @@ static __always_inline __u64 conn_swap(struct slot4 *slot, __u64 seen, __u64 wor
 
 static __always_inline void conn_move_in(struct flow *f, bool six)
 {
-	struct slot4 *slot = conn_at(f, six);
+	struct slot *slot = conn_at(f, six);
 	__u64 seen = f->seen;
 
 	for (int i = 0; slot && i < CONN_TRIES; i++) {
@@ -368,7 +387,7 @@ static __always_inline void conn_place(struct flow *f, bool six)
 		if (!set)
 			return;
 		for (__u32 way = 0; way < CONN_WAYS; way++) {
-			__u64 word = *(volatile __u64 *)&conn_slot(set, six, way)->word;
+			__u64 word = *(volatile __u64 *)&conn_slot(set, way)->word;
 			__u64 rank = conn_rank(word, f->now);
 
 			frees = flow_any(f, frees + (rank == 0));
@@ -404,7 +423,7 @@ static __always_inline bool conn_elsewhere(struct flow *f, bool six)
 		if (!set)
 			return true;
 		for (__u32 way = 0; way < CONN_WAYS; way++) {
-			struct slot4 *slot = conn_slot(set, six, way);
+			struct slot *slot = conn_slot(set, way);
 			__u32 place = choice * CONN_WAYS + way;
 			__u64 word;
 
@@ -432,7 +451,7 @@ static __always_inline enum reason conn_write(struct flow *f, bool six)
 	__u64 busy = conn_pack(0, 0, STATE_BUSY, version);
 	__u64 tentative = conn_pack(0, f->server_id, STATE_TENTATIVE, version);
 	__u64 word = conn_pack(conn_expires(f->now, f->state), f->server_id, f->state, version);
-	struct slot4 *slot = conn_at(f, six);
+	struct slot *slot = conn_at(f, six);
 
 	if (!slot)
 		return REASON_INTERNAL;
@@ -441,7 +460,7 @@ static __always_inline enum reason conn_write(struct flow *f, bool six)
 	if (conn_lives(f->seen))
 		conn_uncount(f->seen);
 	if (six) {
-		volatile __u64 *client = ((struct slot6 *)slot)->client;
+		volatile __u64 *client = conn_client(slot);
 
 		client[0] = ((__u64 *)&f->key.client)[0];
 		client[1] = ((__u64 *)&f->key.client)[1];
@@ -490,7 +509,7 @@ static __always_inline enum reason conn_make(struct packet *p, enum conn_state s
 }
 
 /* Ends a connection. False if it is another by now, or has changed. */
-static __always_inline bool conn_end(struct slot4 *slot, __u64 seen)
+static __always_inline bool conn_end(struct slot *slot, __u64 seen)
 {
 	if (__sync_val_compare_and_swap(&slot->word, seen, conn_free(seen)) != seen)
 		return false;
@@ -511,7 +530,7 @@ static __always_inline void conn_expire_set(struct conn_sweep *sweep, void *set,
 					    __u64 *seen)
 {
 	for (__u32 way = 0; way < CONN_WAYS; way++) {
-		struct slot4 *slot = conn_slot(set, six, way);
+		struct slot *slot = conn_slot(set, way);
 		__u64 word = *(volatile __u64 *)&slot->word;
 
 		if (!conn_lives(word))

@@ -122,7 +122,7 @@ static __always_inline enum reason entry_insert(struct packet *p, enum conn_stat
 static __always_inline enum reason entry_delete(struct packet *p)
 {
 	enum reason r = conn_find(p);
-	struct slot4 *slot;
+	struct slot *slot;
 
 	if (r == REASON_AGAIN || p->flow.place == CONN_NOWHERE)
 		return r;

@@ -113,7 +113,7 @@ struct conn_key {
 
 /*
  * Connections lie in two tables, one for each family, of sets of four slots. An
- * IPv4 set is one cache line. A connection may be in one of three sets: two
+ * IPv4 set is one cache line, an IPv6 set two: the clients are in the second. A connection may be in one of three sets: two
  * anywhere in the table, and one in its front, a part at its end that is small
  * enough for the CPU's caches, and is used while there are few connections.
  *
@@ -152,15 +152,14 @@ enum conn_bits {
 	CONN_FRONT = 32768, /* sets of the front: 2 MB of IPv4. Smaller tables have none */
 };
 
-struct slot4 {
+struct slot {
 	__u64 key;
 	__u64 word;
 };
 
-struct slot6 {
-	__u64 key;
-	__u64 word;
-	__u64 client[2]; /* as on the wire */
+/* An IPv6 client, as on the wire. */
+struct client6 {
+	__u64 word[2];
 };
 
 /* How a table is used. */
@@ -170,11 +169,12 @@ struct crowd {
 };
 
 struct set4 {
-	struct slot4 slots[CONN_WAYS];
+	struct slot slots[CONN_WAYS];
 };
 
 struct set6 {
-	struct slot6 slots[CONN_WAYS];
+	struct slot slots[CONN_WAYS];
+	struct client6 clients[CONN_WAYS]; /* the second line: only who matches is there */
 };
 
 /* A virtual service. */

@@ -257,10 +257,13 @@ type bpfSet4 struct {
 type bpfSet6 struct {
 	_     structs.HostLayout
 	Slots [4]struct {
-		_      structs.HostLayout
-		Key    uint64
-		Word   uint64
-		Client [2]uint64
+		_    structs.HostLayout
+		Key  uint64
+		Word uint64
+	}
+	Clients [4]struct {
+		_    structs.HostLayout
+		Word [2]uint64
 	}
 }
 

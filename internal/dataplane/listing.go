@@ -64,8 +64,8 @@ func (l *listing) six() error {
 		for j := range sets[i].Slots {
 			slot := &sets[i].Slots[j]
 			key, word, alive := readSlot(&slot.Key, &slot.Word, func() {
-				binary.LittleEndian.PutUint64(client[:8], atomic.LoadUint64(&slot.Client[0]))
-				binary.LittleEndian.PutUint64(client[8:], atomic.LoadUint64(&slot.Client[1]))
+				binary.LittleEndian.PutUint64(client[:8], atomic.LoadUint64(&sets[i].Clients[j].Word[0]))
+				binary.LittleEndian.PutUint64(client[8:], atomic.LoadUint64(&sets[i].Clients[j].Word[1]))
 			})
 			if !alive {
 				continue

@@ -149,8 +149,8 @@ func (s *stress) slots() (live []slot, wrong []string) {
 		for j, raw := range s.arrays.six.items[i].Slots {
 			look("IPv6", i, j, raw.Key, raw.Word, func() netip.Addr {
 				var b [16]byte
-				binary.LittleEndian.PutUint64(b[:8], raw.Client[0])
-				binary.LittleEndian.PutUint64(b[8:], raw.Client[1])
+				binary.LittleEndian.PutUint64(b[:8], s.arrays.six.items[i].Clients[j].Word[0])
+				binary.LittleEndian.PutUint64(b[8:], s.arrays.six.items[i].Clients[j].Word[1])
 				return netip.AddrFrom16(b)
 			})
 		}

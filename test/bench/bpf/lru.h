@@ -67,7 +67,7 @@ static __always_inline struct lru_key6 lru_key6(struct flow *f)
 }
 
 /* The place of the flow's word: a slot, to the rest of lvx, of which only this file looks inside. */
-static __always_inline struct slot4 *conn_at(struct flow *f, bool six)
+static __always_inline struct slot *conn_at(struct flow *f, bool six)
 {
 	if (six) {
 		struct lru_key6 key = lru_key6(f);
@@ -223,7 +223,7 @@ static __always_inline enum reason conn_make(struct packet *p, enum conn_state s
 }
 
 /* Ends a connection. Its entry stays, for the LRU to forget. */
-static __always_inline bool conn_end(struct slot4 *slot, __u64 seen)
+static __always_inline bool conn_end(struct slot *slot, __u64 seen)
 {
 	if (__sync_val_compare_and_swap((__u64 *)slot, seen, 0) != seen)
 		return false;
@@ -246,7 +246,7 @@ static long conn_expire_one(void *map, void *key, __u64 *word, struct conn_sweep
 	sweep->seen++;
 	if (!sweep->all && !conn_expired(seen, sweep->now))
 		return 0;
-	if (conn_end((struct slot4 *)word, seen)) {
+	if (conn_end((struct slot *)word, seen)) {
 		bpf_map_delete_elem(map, key);
 		sweep->ended++;
 	}
