@@ -12,8 +12,8 @@
  * conn_find and conn_make leave with AGAIN if another CPU was faster.
  *
  * Only this file writes the tables, and `counts` through state.h, always by the
- * transition that wins a compare-and-swap, so that counts are exact without a lock. This is the
- * seam behind which the table can be replaced: test/bench does.
+ * transition that wins a compare-and-swap, so that counts are exact without a
+ * lock. This is the seam behind which the table can be replaced: test/bench does.
  *
  * A hit costs one memory latency: all of an IPv4 set is one cache line, and
  * another set is read only if the first that is looked at has not the connection:
@@ -103,6 +103,11 @@ static __always_inline struct slot *conn_at(struct flow *f, bool six)
 	return set ? conn_slot(set, f->place % CONN_WAYS) : NULL;
 }
 
+static __always_inline struct slot *conn_here(struct flow *f)
+{
+	return f->six ? conn_at(f, true) : conn_at(f, false);
+}
+
 /* The key of the flow's connection, without version and generation. */
 static __always_inline __u64 conn_key(struct flow *f, bool six)
 {
@@ -137,17 +142,9 @@ static __always_inline bool conn_client_equal(struct flow *f, struct slot *slot)
 static __always_inline bool conn_serves(struct flow *f, bool six, __u64 key, __u32 id)
 {
 	struct real_server *server = bpf_map_lookup_elem(&real_servers, &id);
-	struct service_key *service;
 
-	if (!server || (__u8)server->generation != (__u8)(key >> CONN_GENERATION_SHIFT))
-		return false;
-	service = &server->service;
-	if (six && (service->vip.word[0] != f->key.vip.word[0] ||
-		    service->vip.word[1] != f->key.vip.word[1] ||
-		    service->vip.word[2] != f->key.vip.word[2]))
-		return false;
-	return service->vip.word[3] == f->key.vip.word[3] && service->port == f->key.port &&
-	       service->protocol == f->key.protocol;
+	return server && (__u8)server->generation == (__u8)(key >> CONN_GENERATION_SHIFT) &&
+	       flow_asks(f, six, &server->service);
 }
 
 /*
@@ -306,24 +303,6 @@ static __always_inline __u64 conn_swap(struct slot *slot, __u64 seen, __u64 word
 	return found;
 }
 
-static __always_inline void conn_move_in(struct flow *f, bool six)
-{
-	struct slot *slot = conn_at(f, six);
-	__u64 seen = f->seen;
-
-	for (int i = 0; slot && i < CONN_TRIES; i++) {
-		__u64 word = conn_after(f, seen), found;
-
-		if (word == seen)
-			return;
-		found = conn_swap(slot, seen, word);
-		if (found == seen || !conn_lives(found) ||
-		    conn_version(found) != conn_version(seen))
-			return;
-		seen = flow_any(f, found);
-	}
-}
-
 /*
  * Swaps the word of f->place. Who loses the swap to another packet of the flow goes
  * on from that one's state: a FIN or RST is never lost. The loop ends early when the
@@ -333,18 +312,30 @@ static __always_inline void conn_move_in(struct flow *f, bool six)
  */
 __noinline int conn_move(struct flow *f)
 {
+	struct slot *slot;
+	__u64 seen;
+
 	if (!f)
 		return REASON_INTERNAL;
-	if (f->six)
-		conn_move_in(f, true);
-	else
-		conn_move_in(f, false);
+	slot = conn_here(f);
+	seen = f->seen;
+	for (int i = 0; slot && i < CONN_TRIES; i++) {
+		__u64 word = conn_after(f, seen), found;
+
+		if (word == seen)
+			break;
+		found = conn_swap(slot, seen, word);
+		if (found == seen || !conn_lives(found) ||
+		    conn_version(found) != conn_version(seen))
+			break;
+		seen = flow_any(f, found);
+	}
 	return REASON_UNDECIDED;
 }
 
 /*
- * Moves a known connection to its next state. A tick has one write at most
- * unless the state changes, so that busy connections do not fight for a line.
+ * Moves a known connection to its next state. One that keeps its state is written
+ * seldom (conn_after), so that the packets of a busy one do not fight for a line.
  */
 static __always_inline void conn_touch(struct packet *p)
 {
@@ -450,7 +441,8 @@ static __always_inline enum reason conn_write(struct flow *f, bool six)
 	__u32 version = (__u8)(conn_version(f->seen) + 1);
 	__u64 busy = conn_pack(0, 0, STATE_BUSY, version);
 	__u64 tentative = conn_pack(0, f->server_id, STATE_TENTATIVE, version);
-	__u64 word = conn_pack(conn_expires(f->now, f->state), f->server_id, f->state, version);
+	__u64 word = conn_pack(conn_expires(f->now, conn_timeout(f->state)), f->server_id, f->state,
+			       version);
 	struct slot *slot = conn_at(f, six);
 
 	if (!slot)
@@ -526,8 +518,7 @@ struct conn_sweep {
 	__u32 all;
 };
 
-static __always_inline void conn_expire_set(struct conn_sweep *sweep, void *set, bool six,
-					    __u64 *seen)
+static __always_inline void conn_expire_set(struct conn_sweep *sweep, void *set, __u64 *seen)
 {
 	for (__u32 way = 0; way < CONN_WAYS; way++) {
 		struct slot *slot = conn_slot(set, way);
@@ -549,8 +540,8 @@ static long conn_expire_both(__u32 i, struct conn_sweep *sweep)
 
 	if (!four || !six)
 		return 1;
-	conn_expire_set(sweep, four, false, &sweep->seen4);
-	conn_expire_set(sweep, six, true, &sweep->seen6);
+	conn_expire_set(sweep, four, &sweep->seen4);
+	conn_expire_set(sweep, six, &sweep->seen6);
 	return 0;
 }
 

@@ -126,19 +126,15 @@ static __always_inline enum reason entry_delete(struct packet *p)
 
 	if (r == REASON_AGAIN || p->flow.place == CONN_NOWHERE)
 		return r;
-	slot = p->flow.six ? conn_at(&p->flow, true) : conn_at(&p->flow, false);
+	slot = conn_here(&p->flow);
 	return slot && conn_end(slot, p->flow.seen) ? REASON_UNDECIDED : REASON_AGAIN;
 }
 
 static __always_inline void packet_of_entry(struct packet *p, struct conn_entry *e)
 {
 	p->flow.now = conn_ticks(e->now_ns);
-	p->flow.key.client = e->client;
-	p->flow.key.vip = e->vip;
-	p->flow.key.client_port = e->client_port;
-	p->flow.key.port = e->port;
-	p->flow.key.protocol = e->protocol;
-	p->flow.six = !addr_is_mapped(&e->vip);
+	p->flow.key = e->key;
+	p->flow.six = !addr_is_mapped(&e->key.vip);
 	p->flow.server_id = e->server_id;
 }
 

@@ -74,6 +74,17 @@ static __always_inline __u64 flow_any(struct flow *f, __u64 value)
 	return value;
 }
 
+/* Does the flow ask for this service? Of IPv4 the last word of an address says all. */
+static __always_inline bool flow_asks(const struct flow *f, bool six, const struct service_key *key)
+{
+	if (six &&
+	    (key->vip.word[0] != f->key.vip.word[0] || key->vip.word[1] != f->key.vip.word[1] ||
+	     key->vip.word[2] != f->key.vip.word[2]))
+		return false;
+	return key->vip.word[3] == f->key.vip.word[3] && key->port == f->key.port &&
+	       key->protocol == f->key.protocol;
+}
+
 struct packet {
 	struct xdp_md *ctx;
 	void *pos; /* the cursor */
@@ -82,7 +93,6 @@ struct packet {
 
 	struct flow flow;
 	__u32 ip_bytes; /* length of the IP packet */
-	__u16 vlan;	/* id of the outer tag, 0 if none */
 	__u8 tags;
 	enum reason refuse; /* what to leave with, should the packet be ours */
 
@@ -143,8 +153,6 @@ static __always_inline enum reason packet_ethernet(struct packet *p, __be16 *typ
 			break;
 		if ((void *)(tag + 1) > p->end)
 			return REASON_NOT_IP;
-		if (p->tags == 0)
-			p->vlan = bpf_ntohs(tag->tci) & 0xfff;
 		p->tags++;
 		*type = tag->type;
 		p->pos = tag + 1;
@@ -395,7 +403,6 @@ static __always_inline void packet_forget(struct packet *p)
 {
 	p->refuse = flow_any(&p->flow, p->refuse);
 	p->tags = flow_any(&p->flow, p->tags);
-	p->vlan = flow_any(&p->flow, p->vlan);
 	p->flow.key.protocol = flow_any(&p->flow, p->flow.key.protocol);
 	p->flow.tcp_flags = flow_any(&p->flow, p->flow.tcp_flags);
 }

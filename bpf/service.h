@@ -10,14 +10,6 @@
 
 #include "state.h"
 
-static __always_inline bool service_key_equal(const struct service_key *a,
-					      const struct service_key *b)
-{
-	return a->vip.word[0] == b->vip.word[0] && a->vip.word[1] == b->vip.word[1] &&
-	       a->vip.word[2] == b->vip.word[2] && a->vip.word[3] == b->vip.word[3] &&
-	       a->port == b->port && a->protocol == b->protocol;
-}
-
 /*
  * Does the service go by its ring? It did not have room for a connection a short
  * time ago: flows may be under way of which nothing is known.
@@ -43,7 +35,7 @@ static __always_inline enum reason service_find(struct packet *p)
 	p->service_id = *(volatile __u32 *)id;
 	service = bpf_map_lookup_elem(&services, &p->service_id);
 	/* An entry that is deleted while we hold it may become another service's. */
-	if (!service || !service_key_equal(&service->key, &key))
+	if (!service || !flow_asks(&p->flow, true, &service->key))
 		return REASON_NOT_OURS;
 	if (p->refuse)
 		return p->refuse;

@@ -144,16 +144,20 @@ static __always_inline void conn_uncount(__u64 word)
 	conn_count(conn_server(word), -conn_unit(conn_state(word)));
 }
 
-/*
- * When a connection of this state ends that nobody hears of any more: up to a
- * 256th later than its timeout says, so that one which is heard of all the time is
- * not written all the time.
- */
-static __always_inline __u32 conn_expires(__u64 now, enum conn_state state)
+/* The part of its timeout that a connection may live longer. */
+static __always_inline __u32 conn_slack(__u32 timeout)
 {
-	__u32 timeout = conn_timeout(state);
+	return timeout / CONN_SLACK;
+}
 
-	return now + timeout + timeout / CONN_SLACK;
+/*
+ * When a connection ends that nobody hears of any more: up to a 256th later than its
+ * timeout says, so that one which is heard of all the time is not written all the
+ * time.
+ */
+static __always_inline __u32 conn_expires(__u64 now, __u32 timeout)
+{
+	return now + timeout + conn_slack(timeout);
 }
 
 /*
@@ -163,12 +167,12 @@ static __always_inline __u32 conn_expires(__u64 now, enum conn_state state)
 static __always_inline __u64 conn_after(struct flow *f, __u64 seen)
 {
 	enum conn_state was = conn_state(seen), is = conn_next(f, was);
-	__u32 timeout = conn_timeout(is), slack = timeout / CONN_SLACK;
-	__u32 expires = f->now + timeout + slack;
+	__u32 timeout = conn_timeout(is);
+	__u32 expires = conn_expires(f->now, timeout);
 
 	if (was == STATE_UDP_NEW && expires == (__u32)seen)
 		return seen;
-	if (is == was && expires - (__u32)seen <= slack)
+	if (is == was && expires - (__u32)seen <= conn_slack(timeout))
 		return seen;
 	return conn_pack(expires, conn_server(seen), is, conn_version(seen));
 }

@@ -330,12 +330,7 @@ struct sweep {
 /* Argument and answer of the programs lvs_insert and lvs_delete. */
 struct conn_entry {
 	__u64 now_ns; /* in: CLOCK_MONOTONIC_COARSE */
-	struct addr client;
-	struct addr vip;
-	__be16 client_port;
-	__be16 port;
-	__u8 protocol;
-	__u8 zero[3];
+	struct conn_key key;
 	__u32 server_id;       /* in: of lvs_insert */
 	enum conn_state state; /* in: of lvs_insert */
 	enum reason reason;    /* out: UNDECIDED if nothing was in the way */

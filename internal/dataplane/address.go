@@ -85,15 +85,20 @@ func (p *Plane) dropAddress(vip netip.Addr) error {
 // storePlace writes what the array has to say of a place; vip is who has it, if it is
 // one alone.
 func (p *Plane) storePlace(place uint32, vip netip.Addr) {
-	number := uint64(bpfGlanceVIP_SEVERAL)
+	atomic.StoreUint64(&p.arrays.vips.items[place], p.placeNumber(place, vip))
+	if p.table.vips.places[place] == 0 {
+		delete(p.table.vips.places, place)
+	}
+}
+
+func (p *Plane) placeNumber(place uint32, vip netip.Addr) uint64 {
 	switch p.table.vips.places[place] {
 	case 0:
-		delete(p.table.vips.places, place)
-		number = uint64(bpfGlanceVIP_NONE)
+		return uint64(bpfGlanceVIP_NONE)
 	case 1:
-		number = vipNumber(vip)
+		return vipNumber(vip)
 	}
-	atomic.StoreUint64(&p.arrays.vips.items[place], number)
+	return uint64(bpfGlanceVIP_SEVERAL)
 }
 
 // repairAddresses makes both maps hold what they should.
@@ -105,18 +110,22 @@ func (p *Plane) repairAddresses() ([]string, error) {
 	for vip := range p.table.vips.all {
 		want[encodeAddr(vip)] = 0
 		place := p.vipPlace(vip)
-		if numbers[place] = vipNumber(vip); p.table.vips.places[place] > 1 {
-			numbers[place] = uint64(bpfGlanceVIP_SEVERAL)
-		}
+		numbers[place] = p.placeNumber(place, vip)
 	}
 	repaired, err := repairMap("addresses", p.objects.Addresses, want, func(vip bpfAddr) string {
 		return "address " + decodeAddr(vip).String()
 	})
-	for i := range p.arrays.vips.items {
-		place := &p.arrays.vips.items[i]
-		if is := numbers[uint32(i)]; atomic.LoadUint64(place) != is {
-			atomic.StoreUint64(place, is)
-			repaired = append(repaired, fmt.Sprintf("place %d was changed in the map vips", i))
+	mend := func(place uint32, number uint64) {
+		if atomic.SwapUint64(&p.arrays.vips.items[place], number) != number {
+			repaired = append(repaired, fmt.Sprintf("place %d was changed in the map vips", place))
+		}
+	}
+	for place, number := range numbers {
+		mend(place, number)
+	}
+	for i := range p.arrays.vips.items { // most are nobody's
+		if atomic.LoadUint64(&p.arrays.vips.items[i]) != uint64(bpfGlanceVIP_NONE) && p.table.vips.places[uint32(i)] == 0 {
+			mend(uint32(i), uint64(bpfGlanceVIP_NONE))
 		}
 	}
 	return repaired, err

@@ -18,6 +18,11 @@ type bpfAddr struct {
 	Bytes [16]uint8
 }
 
+type bpfClient6 struct {
+	_    structs.HostLayout
+	Word [2]uint64
+}
+
 type bpfConnBits uint32
 
 const (
@@ -36,18 +41,23 @@ const (
 )
 
 type bpfConnEntry struct {
+	_        structs.HostLayout
+	NowNs    uint64
+	Key      bpfConnKey
+	ServerId uint32
+	State    bpfConnState
+	Reason   bpfReason
+	Found    uint32
+}
+
+type bpfConnKey struct {
 	_          structs.HostLayout
-	NowNs      uint64
 	Client     bpfAddr
 	Vip        bpfAddr
 	ClientPort uint16
 	Port       uint16
 	Protocol   uint8
 	Zero       [3]uint8
-	ServerId   uint32
-	State      bpfConnState
-	Reason     bpfReason
-	Found      uint32
 }
 
 type bpfConnState uint32
@@ -247,24 +257,19 @@ type bpfServiceKey struct {
 
 type bpfSet4 struct {
 	_     structs.HostLayout
-	Slots [4]struct {
-		_    structs.HostLayout
-		Key  uint64
-		Word uint64
-	}
+	Slots [4]bpfSlot
 }
 
 type bpfSet6 struct {
-	_     structs.HostLayout
-	Slots [4]struct {
-		_    structs.HostLayout
-		Key  uint64
-		Word uint64
-	}
-	Clients [4]struct {
-		_    structs.HostLayout
-		Word [2]uint64
-	}
+	_       structs.HostLayout
+	Slots   [4]bpfSlot
+	Clients [4]bpfClient6
+}
+
+type bpfSlot struct {
+	_    structs.HostLayout
+	Key  uint64
+	Word uint64
 }
 
 type bpfStats struct {

@@ -27,7 +27,7 @@ const front = uint32(bpfConnBitsCONN_FRONT)
 // sets returns how many sets each of the connection tables takes.
 func sets(connections uint32) uint32 {
 	sets := max((connections+perSet-1)/perSet, 2)
-	if uint64(sets) > 2*uint64(front) {
+	if sets > 2*front {
 		sets += front
 	}
 	return sets
@@ -35,7 +35,7 @@ func sets(connections uint32) uint32 {
 
 // split returns how many of a table's sets are not of the front, and how many are.
 func split(sets uint32) (others, ofFront uint32) {
-	if uint64(sets) > 3*uint64(front) {
+	if sets > 3*front {
 		return sets - front, front
 	}
 	return sets, 0
@@ -47,27 +47,15 @@ func connections(sets uint32) uint32 {
 	return others * perSet
 }
 
-// rounded returns what is had of the connections that were asked for; 0 is nobody's wish.
-func rounded(asked uint32) uint32 {
-	if asked == 0 {
-		return 0
-	}
-	return connections(sets(asked))
-}
-
 // tableBytes returns the memory of both connection tables.
 func tableBytes(spec *ebpf.CollectionSpec) uint64 {
 	four, six := spec.Maps["connections4"], spec.Maps["connections6"]
 	return uint64(four.MaxEntries)*uint64(four.ValueSize) + uint64(six.MaxEntries)*uint64(six.ValueSize)
 }
 
-// checkMemory refuses connection tables that are not pinned yet and larger than the
-// memory that is available: the kernel would take it from other programs.
+// checkMemory refuses to make connection tables that are larger than the memory that
+// is available: the kernel would take it from other programs.
 func (p *Plane) checkMemory(spec *ebpf.CollectionSpec) error {
-	pinned, err := p.instance.size("connections4")
-	if err != nil || pinned > 0 {
-		return err
-	}
 	want := tableBytes(spec)
 	p.log.Info("connection tables", "connections", connections(spec.Maps["connections4"].MaxEntries), "bytes", want)
 	available, known := memoryAvailable("/proc/meminfo")

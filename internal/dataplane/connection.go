@@ -22,12 +22,6 @@ type Swept struct {
 	four, six uint64 // of those seen
 }
 
-// Sweep ends the connections whose time is up. The program does it in the
-// kernel: it finishes whatever happens to the daemon.
-func (p *Plane) Sweep() (Swept, error) {
-	return p.sweep(bpfSweep{NowNs: uint64(coarseNow()), Sets: p.sets()})
-}
-
 // Flush ends all connections. Their packets pass to the kernel from then on, which
 // resets those of TCP.
 func (p *Plane) Flush() (Swept, error) {
@@ -44,6 +38,8 @@ func (p *Plane) sets() uint32 { return p.objects.Connections4.MaxEntries() }
 // 2^23 times at most (linux/bpf_verifier.h, BPF_MAX_LOOPS).
 const maxSweep = 1 << 20
 
+// sweep ends the connections of some sets whose time is up, or all. The program does
+// it in the kernel: it finishes whatever happens to the daemon.
 func (p *Plane) sweep(part bpfSweep) (total Swept, err error) {
 	for end := part.First + part.Sets; part.First < end; part.First += part.Sets {
 		part.Sets = min(maxSweep, end-part.First)
@@ -108,10 +104,12 @@ func (p *Plane) DeleteConnection(c lvs.Connection) (bool, error) {
 
 func (p *Plane) encodeEntry(c lvs.Connection) bpfConnEntry {
 	return bpfConnEntry{
-		NowNs:  uint64(coarseNow()),
-		Client: encodeAddr(c.Client.Addr()), ClientPort: encodePort(c.Client.Port()),
-		Vip: encodeAddr(c.Virtual.Addr()), Port: encodePort(c.Virtual.Port()),
-		Protocol: uint8(c.Protocol),
+		NowNs: uint64(coarseNow()),
+		Key: bpfConnKey{
+			Client: encodeAddr(c.Client.Addr()), ClientPort: encodePort(c.Client.Port()),
+			Vip: encodeAddr(c.Virtual.Addr()), Port: encodePort(c.Virtual.Port()),
+			Protocol: uint8(c.Protocol),
+		},
 	}
 }
 

@@ -26,10 +26,18 @@ func (p *Plane) connectionsAt(now time.Duration, each func(lvs.Connection) error
 	}
 	timeouts[bpfConnStateSTATE_UDP_NEW] = timeouts[bpfConnStateSTATE_UDP]
 	l := listing{plane: p, now: ticks(now), timeouts: timeouts, each: each}
-	if err := l.four(); err != nil {
-		return err
+	for i := range p.arrays.four.items {
+		if err := l.set(&p.arrays.four.items[i].Slots, nil); err != nil {
+			return err
+		}
 	}
-	return l.six()
+	for i := range p.arrays.six.items {
+		set := &p.arrays.six.items[i]
+		if err := l.set(&set.Slots, &set.Clients); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listing is one reading of both tables.
@@ -40,66 +48,52 @@ type listing struct {
 	each     func(lvs.Connection) error
 }
 
-func (l *listing) four() error {
-	sets := l.plane.arrays.four.items
-	for i := range sets {
-		for j := range sets[i].Slots {
-			slot := &sets[i].Slots[j]
-			key, word, alive := readSlot(&slot.Key, &slot.Word, nil)
-			if !alive {
-				continue
-			}
-			if err := l.emit(netip.AddrFrom4(key.client), key, word); err != nil {
-				return err
-			}
+// set reads a set; it has clients if it is of IPv6.
+func (l *listing) set(slots *[ways]bpfSlot, clients *[ways]bpfClient6) error {
+	for way := range slots {
+		var client *bpfClient6
+		if clients != nil {
+			client = &clients[way]
+		}
+		address, key, word, alive := readSlot(&slots[way], client)
+		if !alive {
+			continue
+		}
+		if err := l.emit(address, key, word); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (l *listing) six() error {
-	sets := l.plane.arrays.six.items
-	var client [16]byte
-	for i := range sets {
-		for j := range sets[i].Slots {
-			slot := &sets[i].Slots[j]
-			key, word, alive := readSlot(&slot.Key, &slot.Word, func() {
-				binary.LittleEndian.PutUint64(client[:8], atomic.LoadUint64(&sets[i].Clients[j].Word[0]))
-				binary.LittleEndian.PutUint64(client[8:], atomic.LoadUint64(&sets[i].Clients[j].Word[1]))
-			})
-			if !alive {
-				continue
-			}
-			if err := l.emit(netip.AddrFrom16(client), key, word); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+const ways = bpfConnBitsCONN_WAYS
 
 // readTries is how often a slot is read that changes meanwhile: a packet changes it
 // once in a while, and somebody with bpftool may have made nonsense of it.
 const readTries = 8
 
-// readSlot reads a slot, if a connection lives in it, and calls rest to read what
-// else there is. If the word has one version before and after, so has all between.
-func readSlot(key, word *uint64, rest func()) (connKey, connWord, bool) {
+// readSlot reads a slot, if a connection lives in it, with its client if it is of
+// IPv6. If the word has one version before and after, so has all between.
+func readSlot(slot *bpfSlot, client *bpfClient6) (address netip.Addr, key connKey, word connWord, alive bool) {
 	for range readTries {
-		before := decodeWord(atomic.LoadUint64(word))
-		if !before.alive() {
-			return connKey{}, before, false
+		word = decodeWord(atomic.LoadUint64(&slot.Word))
+		if !word.alive() {
+			break
 		}
-		k := decodeConnKey(atomic.LoadUint64(key))
-		if rest != nil {
-			rest()
+		key = decodeConnKey(atomic.LoadUint64(&slot.Key))
+		address = netip.AddrFrom4(key.client)
+		if client != nil {
+			var bytes [16]byte
+			binary.LittleEndian.PutUint64(bytes[:8], atomic.LoadUint64(&client.Word[0]))
+			binary.LittleEndian.PutUint64(bytes[8:], atomic.LoadUint64(&client.Word[1]))
+			address = netip.AddrFrom16(bytes)
 		}
-		after := decodeWord(atomic.LoadUint64(word))
-		if after.version == before.version && k.version == before.version {
-			return k, before, true
+		after := decodeWord(atomic.LoadUint64(&slot.Word))
+		if after.version == word.version && key.version == word.version {
+			return address, key, word, true
 		}
 	}
-	return connKey{}, connWord{}, false
+	return address, key, word, false
 }
 
 // emit calls each for a connection that is not over.

@@ -217,6 +217,7 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 		"seats":     uint32(o.seatCapacity()),
 		"next_hops": 2*o.RealServers + 64,
 	}
+	pinned := false // the connection tables
 	for name, m := range spec.Maps {
 		if name[0] == '.' {
 			continue // constants: they belong to the program, not to the state
@@ -231,16 +232,20 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 		}
 		if size > 0 {
 			m.MaxEntries = size
+			pinned = pinned || name == "connections4"
 		}
 	}
 	if err := p.checkWhole(spec); err != nil {
 		return err
 	}
-	if has := connections(spec.Maps["connections4"].MaxEntries); rounded(o.asked.Connections) != has {
+	if has := connections(spec.Maps["connections4"].MaxEntries); connections(sets(o.asked.Connections)) != has {
 		p.noteSize("connection", o.asked.Connections, has)
 	}
 	p.noteSize("service", o.asked.Services, spec.Maps["services"].MaxEntries)
 	p.noteSize("real server", o.asked.RealServers, spec.Maps["real_servers"].MaxEntries)
+	if pinned {
+		return nil
+	}
 	return p.checkMemory(spec)
 }
 
@@ -318,15 +323,15 @@ const (
 func (p *Plane) sweepLoop(ctx context.Context) {
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
-	pass := pass{sets: int(p.sets())}
-	pass.part = pass.largest()
+	way := pass{sets: int(p.sets())}
+	way.part = way.largest()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		p.sweepPart(&pass)
+		p.sweepPart(&way)
 		p.reclaim()
 	}
 }

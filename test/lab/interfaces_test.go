@@ -131,19 +131,25 @@ func (b *bed) settled() (driver uint64, reasons map[string]uint64) {
 // xdpPackets is how many packets the driver of the director's eth0 gave to XDP.
 func (b *bed) xdpPackets() (total uint64) {
 	b.t.Helper()
+	for name, n := range b.driverStats() {
+		if strings.HasPrefix(name, "rx_queue_") && strings.HasSuffix(name, "_xdp_packets") {
+			total += n
+		}
+	}
+	return total
+}
+
+// driverStats is what the driver of the director's eth0 counts, by ethtool's names.
+func (b *bed) driverStats() (stats map[string]uint64) {
+	b.t.Helper()
 	b.must("read the driver's statistics", b.Host(lab.Director).Do(func() error {
 		tool, err := ethtool.NewEthtool()
 		if err != nil {
 			return err
 		}
 		defer tool.Close()
-		stats, err := tool.Stats("eth0")
-		for name, n := range stats {
-			if strings.HasPrefix(name, "rx_queue_") && strings.HasSuffix(name, "_xdp_packets") {
-				total += n
-			}
-		}
+		stats, err = tool.Stats("eth0")
 		return err
 	}))
-	return total
+	return stats
 }

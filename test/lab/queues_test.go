@@ -56,18 +56,10 @@ func changeChannels(name string, set func(*ethtool.Channels)) error {
 // byQueue is how many packets each queue of the director's eth0 gave to XDP.
 func (b *bed) byQueue() (packets [2]uint64) {
 	b.t.Helper()
-	b.must("read the driver's statistics", b.Host(lab.Director).Do(func() error {
-		tool, err := ethtool.NewEthtool()
-		if err != nil {
-			return err
-		}
-		defer tool.Close()
-		stats, err := tool.Stats("eth0")
-		for queue := range packets {
-			packets[queue] = stats[fmt.Sprintf("rx_queue_%d_xdp_packets", queue)]
-		}
-		return err
-	}))
+	stats := b.driverStats()
+	for queue := range packets {
+		packets[queue] = stats[fmt.Sprintf("rx_queue_%d_xdp_packets", queue)]
+	}
 	return packets
 }
 

@@ -66,20 +66,6 @@ static __always_inline struct lru_key6 lru_key6(struct flow *f)
 	};
 }
 
-/* The place of the flow's word: a slot, to the rest of lvx, of which only this file looks inside. */
-static __always_inline struct slot *conn_at(struct flow *f, bool six)
-{
-	if (six) {
-		struct lru_key6 key = lru_key6(f);
-
-		return bpf_map_lookup_elem(&lru_flows6, &key);
-	} else {
-		struct lru_key4 key = lru_key4(f);
-
-		return bpf_map_lookup_elem(&lru_flows4, &key);
-	}
-}
-
 /*
  * The asm keeps clang from making one look-up in a map of either family out of the
  * two, which the kernel would call indirectly.
@@ -89,13 +75,23 @@ static __always_inline __u64 *lru_word(struct flow *f)
 	void *word;
 
 	if (f->six) {
-		word = conn_at(f, true);
+		struct lru_key6 key = lru_key6(f);
+
+		word = bpf_map_lookup_elem(&lru_flows6, &key);
 		asm volatile("" : "+r"(word) : "i"(6));
 	} else {
-		word = conn_at(f, false);
+		struct lru_key4 key = lru_key4(f);
+
+		word = bpf_map_lookup_elem(&lru_flows4, &key);
 		asm volatile("" : "+r"(word) : "i"(4));
 	}
 	return word;
+}
+
+/* The place of the flow's word: a slot, to the rest of lvx, of which only this file looks inside. */
+static __always_inline struct slot *conn_here(struct flow *f)
+{
+	return (void *)lru_word(f);
 }
 
 static __always_inline int lru_insert(struct flow *f, __u64 word)
@@ -200,7 +196,8 @@ __noinline int lru_create(struct flow *f)
 
 	if (!f)
 		return REASON_INTERNAL;
-	word = conn_pack(conn_expires(f->now, f->state), f->server_id, f->state, f->generation);
+	word = conn_pack(conn_expires(f->now, conn_timeout(f->state)), f->server_id, f->state,
+			 f->generation);
 	conn_count(f->server_id, conn_unit(f->state));
 	if (f->place == CONN_SOMEWHERE)
 		err = lru_replace(f, word) ? 0 : -17; /* EEXIST */
