@@ -6,10 +6,11 @@
  *             with SERVER_REMOVED, or goes on, knowing the connection or not.
  * conn_touch  writes a known connection's next state and expiry.
  * conn_make   writes a new connection; leaves with TABLE_FULL.
- * conn_expire ends connections whose time is up (the sweep program).
+ * conn_expire ends connections whose time is up, and moves others out of the front
+ *             (the sweep program).
  * conn_end    ends one.
  *
- * conn_find and conn_make leave with AGAIN if another CPU was faster.
+ * conn_find, conn_touch and conn_make leave with AGAIN if another CPU was faster.
  *
  * Only this file writes the tables, and `counts` through state.h, always by the
  * transition that wins a compare-and-swap, so that counts are exact without a
@@ -17,7 +18,8 @@
  *
  * A hit costs one memory latency: all of an IPv4 set is one cache line, and
  * another set is read only if the first that is looked at has not the connection:
- * the front's while there are few connections, else the first of the other two.
+ * the front's while there are few connections, else the first of the other two,
+ * which has nearly all.
  *
  * How a slot lives, in the words of types.h:
  *
@@ -27,10 +29,15 @@
  *        ─► alive: swapped by packets
  *        ─► free, by the sweep; or BUSY, by the maker of another connection
  *
+ * or, if the sweep moves a connection out of the front:
+ *
+ *   free ─► BUSY ─► MOVING: it can be seen, and nobody takes it away
+ *        ─► alive, when the slot in the front is free
+ *
  * Of two that make a connection of one key, the one whose slot comes first in
  * the order of the sets takes the other away (TENTATIVE → free), before it
- * stays itself; the other one looks again. One that is alive always stays. So
- * there are never two alive, and one that was used is never taken away.
+ * stays itself; the other one looks again. One that is alive or MOVING always
+ * stays. So there are never two alive, and one that was used is never taken away.
  * test/protocol walks through every interleaving.
  */
 #pragma once
@@ -78,21 +85,35 @@ static __always_inline struct slot *conn_slot(void *set, __u32 way)
 	return set + way * sizeof(struct slot);
 }
 
-static __always_inline bool conn_spread(struct crowd *crowd)
+/* enum fill. Without a front, as after it was given up. */
+static __always_inline __u64 conn_fill(struct crowd *crowd)
 {
-	return crowd && *(volatile __u64 *)&crowd->spread;
+	return conn_front && crowd ? *(volatile __u64 *)&crowd->fill : FILL_SETS;
 }
 
 /*
- * A set of the front is full: if many are, new connections go elsewhere. Not
- * counted exactly, which would have CPUs wait for each other.
+ * The front had no place for a new connection: after many such, others go elsewhere.
+ * Not counted exactly, which would have CPUs wait for each other.
  */
-static __always_inline void conn_crowded(struct crowd *crowd)
+static __always_inline void conn_crowded(struct crowd *crowd, __u64 fill)
 {
-	if (!crowd)
+	if (!crowd || crowd->missed++ < conn_front / 4 || fill >= FILL_REPLACE)
 		return;
-	if (crowd->missed++ > conn_front / 4)
-		crowd->spread = 1;
+	crowd->missed = 0;
+	crowd->fill = fill + 1;
+}
+
+/* May anybody be in the front? Who asks before a barrier gets no answer that is worth anything. */
+static __always_inline bool conn_inside(struct crowd *crowd)
+{
+	return conn_front && crowd && *(volatile __u64 *)&crowd->inside != INSIDE_NOBODY;
+}
+
+/* Says that somebody is in the front; a full barrier if it was not known. */
+static __always_inline void conn_enter(struct crowd *crowd)
+{
+	if (crowd && *(volatile __u64 *)&crowd->inside != INSIDE_SOMEBODY)
+		__sync_lock_test_and_set(&crowd->inside, INSIDE_SOMEBODY);
 }
 
 /* The slot of f->place. */
@@ -138,17 +159,22 @@ static __always_inline bool conn_client_equal(struct flow *f, struct slot *slot)
 	return client[0] == want[0] && client[1] == want[1];
 }
 
-/* Is it a real server of the flow's service? Else the slot is another flow's. */
-static __always_inline bool conn_serves(struct flow *f, bool six, __u64 key, __u32 id)
+/* The real server, if it is one of the flow's service. Else the slot is another flow's. */
+static __always_inline struct real_server *conn_serves(struct flow *f, bool six, __u64 key,
+						       __u32 id)
 {
 	struct real_server *server = bpf_map_lookup_elem(&real_servers, &id);
 
-	return server && (__u8)server->generation == (__u8)(key >> CONN_GENERATION_SHIFT) &&
-	       flow_asks(f, six, &server->service);
+	if (!server || (__u8)server->generation != (__u8)(key >> CONN_GENERATION_SHIFT) ||
+	    !flow_asks(f, six, &server->service))
+		return NULL;
+	return server;
 }
 
 /*
- * The word of a slot that holds the flow's connection, TENTATIVE or alive; else 0.
+ * The word of a slot that holds the flow's connection, alive or to be; else 0. The
+ * server is set if the word says whose it is.
+ *
  * The key is read first and the word last: if they are of one version, so is what
  * was read between them on x86; where a CPU may read in another order, the hash in
  * the key tells an IPv6 client. If they are not, the slot is another connection's
@@ -156,7 +182,8 @@ static __always_inline bool conn_serves(struct flow *f, bool six, __u64 key, __u
  * that of a connection which is not alive yet: if it is taken away, its maker looks
  * again.)
  */
-static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot *slot)
+static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot *slot,
+					struct real_server **server)
 {
 	__u64 key = *(volatile __u64 *)&slot->key, word;
 
@@ -169,7 +196,8 @@ static __always_inline __u64 conn_match(struct flow *f, bool six, struct slot *s
 		return 0;
 	if ((__u8)key != conn_version(word))
 		return conn_pack(0, 0, STATE_TENTATIVE, 0);
-	return conn_serves(f, six, key, conn_server(word)) ? word : 0;
+	*server = conn_serves(f, six, key, conn_server(word));
+	return *server ? word : 0;
 }
 
 /*
@@ -197,12 +225,21 @@ static __always_inline __u32 conn_first(__u64 ways)
 	return (lowest >> 1) - (lowest >> 3); /* 1, 2, 4, 8 are 0, 1, 2, 3 */
 }
 
-/* Looks at some ways of a set. Is the flow's connection there? */
-static __always_inline bool conn_try(struct flow *f, bool six, void *set, __u64 ways, __u32 choice)
+/* Looks at a set. Is the flow's connection there? */
+static __always_inline bool conn_try(struct packet *p, bool six, __u32 choice)
 {
+	struct flow *f = &p->flow;
+	void *set = conn_set(f, six, choice);
+	__u64 ways;
+
+	if (!set)
+		return false; /* never: there are so many sets */
+	if (six)
+		conn_ahead(set);
+	ways = conn_ways(f, six, set);
 	for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
 		__u32 way = conn_first(ways) % CONN_WAYS;
-		__u64 word = conn_match(f, six, conn_slot(set, way));
+		__u64 word = conn_match(f, six, conn_slot(set, way), &p->server);
 
 		if (word) {
 			f->seen = flow_any(f, word);
@@ -214,40 +251,39 @@ static __always_inline bool conn_try(struct flow *f, bool six, void *set, __u64 
 	return false;
 }
 
-/*
- * The front is small and its lines come fast: before the other sets while most
- * connections are there; later beside the first, so that nobody waits for both.
- */
-static __always_inline void conn_look(struct flow *f, bool six)
+/* Has the lines of a set come while something else is looked at. */
+static __always_inline void conn_ask(struct flow *f, bool six, __u32 choice)
 {
-	void *front = NULL, *first, *second;
-	__u64 ways = 0, others;
+	struct slot *set = conn_set(f, six, choice);
+	__u64 key;
 
-	if (conn_front) {
-		bool dense = !conn_spread(conn_crowd(six));
-
-		front = conn_set(f, six, 0);
-		if (!front)
-			return; /* never: there are so many sets */
-		if (six && dense)
-			conn_ahead(front);
-		ways = conn_ways(f, six, front);
-		if (dense && conn_try(f, six, front, ways, 0))
-			return;
-	}
-	first = conn_set(f, six, 1);
-	if (!first)
+	if (!set)
 		return;
+	key = *(volatile __u64 *)&set->key;
+	asm volatile("" : : "r"(key));
 	if (six)
-		conn_ahead(first);
-	others = conn_ways(f, six, first);
-	if (conn_try(f, six, first, others, 1))
-		return;
-	if (front && conn_try(f, six, front, ways, 0))
-		return;
-	second = conn_set(f, six, 2);
-	if (second)
-		conn_try(f, six, second, conn_ways(f, six, second), 2);
+		conn_ahead(set);
+}
+
+/*
+ * The front comes first while most connections are there, else last, if at all. A
+ * new connection has to wait for all sets, so it waits for all at once.
+ */
+static __always_inline bool conn_look(struct packet *p, bool six, struct crowd *crowd)
+{
+	bool inside = conn_inside(crowd), first = conn_fill(crowd) == FILL_FRONT;
+
+	if (p->flow.tcp_flags & TCP_SYN) {
+		if (inside)
+			conn_ask(&p->flow, six, 0);
+		conn_ask(&p->flow, six, 1);
+		conn_ask(&p->flow, six, 2);
+	}
+	if (inside && first && conn_try(p, six, 0))
+		return true;
+	if (conn_try(p, six, 1) || conn_try(p, six, 2))
+		return true;
+	return inside && !first && conn_try(p, six, 0);
 }
 
 /* What of the connection that was found: go on with it, or make it anew? */
@@ -255,7 +291,7 @@ static __always_inline enum reason conn_judge(struct packet *p)
 {
 	enum conn_state state = conn_state(p->flow.seen);
 
-	if (state == STATE_TENTATIVE)
+	if (!conn_lives(p->flow.seen))
 		return REASON_AGAIN;
 	if (conn_expired(p->flow.seen, p->flow.now))
 		return REASON_UNDECIDED;
@@ -263,10 +299,9 @@ static __always_inline enum reason conn_judge(struct packet *p)
 		return REASON_UNDECIDED;
 	if (p->refuse)
 		return p->refuse;
-	p->flow.server_id = conn_server(p->flow.seen);
-	p->server = bpf_map_lookup_elem(&real_servers, &p->flow.server_id);
 	if (!p->server)
-		return REASON_INTERNAL;
+		return REASON_INTERNAL; /* never: conn_match found it */
+	p->flow.server_id = conn_server(p->flow.seen);
 	if (p->server->state != SERVER_LISTED)
 		return REASON_SERVER_REMOVED;
 	p->service_id = p->server->service_id;
@@ -274,18 +309,37 @@ static __always_inline enum reason conn_judge(struct packet *p)
 	return REASON_UNDECIDED;
 }
 
+/* How many connections were moved out of the front. */
+static __always_inline __u64 conn_moved(struct crowd *crowd)
+{
+	return conn_front && crowd ? *(volatile __u64 *)&crowd->moved : 0;
+}
+
+/*
+ * One that is moved out of the front while we look may be in no place when we look
+ * there: then we look again.
+ */
 static __always_inline enum reason conn_find(struct packet *p)
 {
 	struct flow *f = &p->flow;
+	struct crowd *crowd = conn_crowd(f->six);
+	__u64 moved = conn_moved(crowd);
+	bool found;
 
 	p->known = 0;
+	p->server = NULL;
 	f->place = CONN_NOWHERE;
 	f->hash = hash_flow(&f->key, f->six);
-	if (f->six)
-		conn_look(f, true);
-	else
-		conn_look(f, false);
-	return f->place == CONN_NOWHERE ? REASON_UNDECIDED : conn_judge(p);
+	found = f->six ? conn_look(p, true, crowd) : conn_look(p, false, crowd);
+	if (found)
+		return conn_judge(p);
+	return conn_moved(crowd) == moved ? REASON_UNDECIDED : REASON_AGAIN;
+}
+
+/* Does a slot still hold the connection that it held? */
+static __always_inline bool conn_same(__u64 found, __u64 seen)
+{
+	return conn_lives(found) && conn_version(found) == conn_version(seen);
 }
 
 /* Swaps the word of a connection for its next, and counts it. Returns what was found. */
@@ -305,8 +359,8 @@ static __always_inline __u64 conn_swap(struct slot *slot, __u64 seen, __u64 word
 
 /*
  * Swaps the word of f->place. Who loses the swap to another packet of the flow goes
- * on from that one's state: a FIN or RST is never lost. The loop ends early when the
- * slot is another connection's.
+ * on from that one's state: a FIN or RST is never lost. The connection may have been
+ * moved away meanwhile: AGAIN.
  *
  * Global, so that the verifier looks at it once, whatever the packet.
  */
@@ -325,9 +379,10 @@ __noinline int conn_move(struct flow *f)
 		if (word == seen)
 			break;
 		found = conn_swap(slot, seen, word);
-		if (found == seen || !conn_lives(found) ||
-		    conn_version(found) != conn_version(seen))
+		if (found == seen)
 			break;
+		if (!conn_same(found, seen))
+			return REASON_AGAIN;
 		seen = flow_any(f, found);
 	}
 	return REASON_UNDECIDED;
@@ -337,63 +392,123 @@ __noinline int conn_move(struct flow *f)
  * Moves a known connection to its next state. One that keeps its state is written
  * seldom (conn_after), so that the packets of a busy one do not fight for a line.
  */
-static __always_inline void conn_touch(struct packet *p)
+static __always_inline enum reason conn_touch(struct packet *p)
 {
-	if (conn_after(&p->flow, p->flow.seen) != p->flow.seen)
-		conn_move(&p->flow);
+	if (conn_after(&p->flow, p->flow.seen) == p->flow.seen)
+		return REASON_UNDECIDED;
+	return conn_move(&p->flow);
 }
 
 /*
- * Whose place a new connection may take, the least first; ~0 nobody may. What is
- * established is never replaced, so that no flood of new ones touches it.
+ * Whose place a new connection may take, the least first. What is established is
+ * never replaced, so that no flood of new ones touches it.
  */
+enum conn_class {
+	CLASS_FREE,
+	CLASS_OVER, /* its time is up */
+	CLASS_EMBRYO,
+	CLASS_DATAGRAM,
+	CLASS_KEPT,
+	CLASS_COMING, /* no connection yet */
+	CLASS_SHIFT = 32,
+};
+
+/* Before this rank are all that may be replaced. */
+#define RANK_KEPT ((__u64)CLASS_KEPT << CLASS_SHIFT)
+
+static const __u8 conn_classes[STATE_MAX] = {
+	[STATE_NONE] = CLASS_FREE,	  [STATE_ESTABLISHED] = CLASS_KEPT,
+	[STATE_SYN_SENT] = CLASS_KEPT,	  [STATE_SYN_RECV] = CLASS_EMBRYO,
+	[STATE_FIN_WAIT] = CLASS_KEPT,	  [STATE_TIME_WAIT] = CLASS_KEPT,
+	[STATE_CLOSE] = CLASS_KEPT,	  [STATE_CLOSE_WAIT] = CLASS_KEPT,
+	[STATE_LAST_ACK] = CLASS_KEPT,	  [STATE_LISTEN] = CLASS_KEPT,
+	[STATE_SYNACK] = CLASS_KEPT,	  [STATE_UDP] = CLASS_KEPT,
+	[STATE_UDP_NEW] = CLASS_DATAGRAM, [STATE_BUSY] = CLASS_COMING,
+	[STATE_TENTATIVE] = CLASS_COMING, [STATE_MOVING] = CLASS_COMING,
+};
+
+/* Its class, and in a class who ends first. */
 static __always_inline __u64 conn_rank(__u64 word, __u64 now)
 {
-	enum conn_state state = conn_state(word);
-	__u32 left = (__u32)word - (__u32)now;
+	__u64 class = conn_classes[conn_state(word)], left = (__u32)word - (__u32)now;
 
-	if (state == STATE_NONE)
-		return 0;
-	if (state == STATE_BUSY || state == STATE_TENTATIVE)
-		return ~0ULL;
-	if (conn_expired(word, now))
-		return 1;
-	if (state == STATE_SYN_RECV)
-		return 1ULL << 32 | left;
-	if (state == STATE_UDP_NEW)
-		return 2ULL << 32 | left;
-	return ~0ULL;
+	if (conn_lives(word) && conn_expired(word, now))
+		class = CLASS_OVER;
+	return class << CLASS_SHIFT | left;
 }
 
-/* Chooses the slot for a new connection: its own, if an old one of its key has one. */
+static __always_inline bool conn_spare(__u64 rank)
+{
+	return rank >> CLASS_SHIFT == CLASS_FREE;
+}
+
+/*
+ * Chooses among the slots of a set who is better than the best so far. Without a
+ * branch: which is the best is anybody's guess, and so the CPU's is wrong.
+ */
+static __always_inline __u64 conn_best(struct flow *f, bool six, __u32 choice, __u64 best)
+{
+	void *set = conn_set(f, six, choice);
+	__u64 seen = f->seen, place = f->place;
+
+	if (!set)
+		return best;
+#pragma unroll
+	for (__u32 way = 0; way < CONN_WAYS; way++) {
+		__u64 word = *(volatile __u64 *)&conn_slot(set, way)->word;
+		__s64 better = conn_rank(word, f->now) - best;
+		__u64 mask = better >> 63;
+
+		best += better & mask;
+		seen ^= (seen ^ word) & mask;
+		place ^= (place ^ (choice * CONN_WAYS + way)) & mask;
+	}
+	f->seen = seen;
+	f->place = place;
+	return best;
+}
+
+/* How many slots of a set are free. */
+static __always_inline __u32 conn_spares(struct flow *f, bool six, __u32 choice)
+{
+	void *set = conn_set(f, six, choice);
+	__u32 spares = 0;
+
+	for (__u32 way = 0; set && way < CONN_WAYS; way++)
+		spares += conn_state(*(volatile __u64 *)&conn_slot(set, way)->word) == STATE_NONE;
+	return spares;
+}
+
+/*
+ * Chooses the slot for a new connection. Its first set is filled before the second
+ * is used, so that few packets have to look further; what finds both full goes
+ * to the front, unless a flood does. Without a front, the last free slot of the first
+ * set is for those that find the second full.
+ */
 static __always_inline void conn_place(struct flow *f, bool six)
 {
 	struct crowd *crowd = conn_crowd(six);
-	__u64 best = ~0ULL, frees = 0;
+	__u64 best = RANK_KEPT, fill = conn_fill(crowd);
 
-	for (__u32 choice = !conn_front || conn_spread(crowd); choice < CONN_SETS && best;
-	     choice++) {
-		void *set = conn_set(f, six, choice);
-
-		if (!set)
+	if (fill == FILL_FRONT) {
+		best = conn_best(f, six, 0, best);
+		if (conn_spare(best))
 			return;
-		for (__u32 way = 0; way < CONN_WAYS; way++) {
-			__u64 word = *(volatile __u64 *)&conn_slot(set, way)->word;
-			__u64 rank = conn_rank(word, f->now);
-
-			frees = flow_any(f, frees + (rank == 0));
-			if (rank >= best)
-				continue;
-			best = flow_any(f, rank);
-			f->seen = flow_any(f, word);
-			f->place = flow_any(f, choice * CONN_WAYS + way);
-		}
-		if (choice == 0 && best)
-			conn_crowded(crowd);
-		/* The last free one only if the second set has none: full sets are few so. */
-		if (choice == 1 && frees == 1)
-			best = 1;
+		conn_crowded(crowd, fill);
 	}
+	best = conn_best(f, six, 1, best);
+	if (conn_spare(best)) {
+		if (conn_front || conn_spares(f, six, 1) > 1)
+			return;
+		best = (__u64)CLASS_OVER << CLASS_SHIFT;
+	}
+	best = conn_best(f, six, 2, best);
+	if (!conn_front || fill == FILL_FRONT || conn_spare(best) ||
+	    (fill == FILL_REPLACE && best < RANK_KEPT))
+		return;
+	best = conn_best(f, six, 0, best);
+	if (!conn_spare(best))
+		conn_crowded(crowd, fill);
 }
 
 /* A slot that was given back. The version stays, for the next one to raise. */
@@ -404,11 +519,16 @@ static __always_inline __u64 conn_free(__u64 word)
 
 /*
  * Is there another of the flow's connection but that at f->place? One that is not
- * alive yet and comes later is taken away.
+ * alive yet and comes later is taken away. What goes into the front says so before
+ * it looks here, so that of two one sees the other.
  */
 static __always_inline bool conn_elsewhere(struct flow *f, bool six)
 {
-	for (__u32 choice = !conn_front; choice < CONN_SETS; choice++) {
+	struct crowd *crowd = conn_crowd(six);
+
+	if (f->place < CONN_WAYS)
+		conn_enter(crowd);
+	for (__u32 choice = !conn_inside(crowd); choice < CONN_SETS; choice++) {
 		void *set = conn_set(f, six, choice);
 
 		if (!set)
@@ -416,11 +536,12 @@ static __always_inline bool conn_elsewhere(struct flow *f, bool six)
 		for (__u32 way = 0; way < CONN_WAYS; way++) {
 			struct slot *slot = conn_slot(set, way);
 			__u32 place = choice * CONN_WAYS + way;
+			struct real_server *server;
 			__u64 word;
 
 			if (place == f->place)
 				continue;
-			word = conn_match(f, six, slot);
+			word = conn_match(f, six, slot, &server);
 			if (!word)
 				continue;
 			if (conn_state(word) != STATE_TENTATIVE || place < f->place)
@@ -432,23 +553,22 @@ static __always_inline bool conn_elsewhere(struct flow *f, bool six)
 	return false;
 }
 
-/*
- * Makes the connection in the slot of f->place. It is counted before it is alive,
- * so that nobody takes it off before it was added.
- */
-static __always_inline enum reason conn_write(struct flow *f, bool six)
+/* A word that says of a slot what it is to become. */
+static __always_inline __u64 conn_coming(struct flow *f, enum conn_state state)
 {
-	__u32 version = (__u8)(conn_version(f->seen) + 1);
-	__u64 busy = conn_pack(0, 0, STATE_BUSY, version);
-	__u64 tentative = conn_pack(0, f->server_id, STATE_TENTATIVE, version);
-	__u64 word = conn_pack(conn_expires(f->now, conn_timeout(f->state)), f->server_id, f->state,
-			       version);
-	struct slot *slot = conn_at(f, six);
+	return conn_pack(0, f->server_id, state, (__u8)(conn_version(f->seen) + 1));
+}
 
-	if (!slot)
-		return REASON_INTERNAL;
+/*
+ * Takes the slot of f->place, in which f->seen was, and writes the flow's key. The
+ * word is the one that others see then.
+ */
+static __always_inline bool conn_claim(struct flow *f, bool six, struct slot *slot, __u64 word)
+{
+	__u64 busy = conn_pack(0, 0, STATE_BUSY, conn_version(word));
+
 	if (__sync_val_compare_and_swap(&slot->word, f->seen, busy) != f->seen)
-		return REASON_AGAIN;
+		return false;
 	if (conn_lives(f->seen))
 		conn_uncount(f->seen);
 	if (six) {
@@ -457,11 +577,28 @@ static __always_inline enum reason conn_write(struct flow *f, bool six)
 		client[0] = ((__u64 *)&f->key.client)[0];
 		client[1] = ((__u64 *)&f->key.client)[1];
 	}
-	*(volatile __u64 *)&slot->key =
-		conn_key(f, six) | version | (__u64)(__u8)f->generation << CONN_GENERATION_SHIFT;
+	*(volatile __u64 *)&slot->key = conn_key(f, six) | conn_version(word) |
+					(__u64)(__u8)f->generation << CONN_GENERATION_SHIFT;
 	/* A full barrier: what follows reads later. */
-	__sync_lock_test_and_set(&slot->word, tentative);
+	__sync_lock_test_and_set(&slot->word, word);
+	return true;
+}
 
+/*
+ * Makes the connection in the slot of f->place. It is counted before it is alive,
+ * so that nobody takes it off before it was added.
+ */
+static __always_inline enum reason conn_write(struct flow *f, bool six)
+{
+	__u64 tentative = conn_coming(f, STATE_TENTATIVE);
+	__u64 word = conn_pack(conn_expires(f->now, conn_timeout(f->state)), f->server_id, f->state,
+			       conn_version(tentative));
+	struct slot *slot = conn_at(f, six);
+
+	if (!slot)
+		return REASON_INTERNAL;
+	if (!conn_claim(f, six, slot, tentative))
+		return REASON_AGAIN;
 	if (conn_elsewhere(f, six)) {
 		__sync_val_compare_and_swap(&slot->word, tentative, conn_free(tentative));
 		return REASON_AGAIN;
@@ -509,27 +646,155 @@ static __always_inline bool conn_end(struct slot *slot, __u64 seen)
 	return true;
 }
 
+/*
+ * Moves the connection at `from`, which had the word `seen`, to the slot of f->place.
+ * Nobody finds it for a moment, but it is never in two places, and what a packet
+ * makes of it meanwhile is not lost.
+ */
+static __always_inline bool conn_carry(struct flow *f, bool six, struct slot *from, __u64 seen)
+{
+	__u64 moving = conn_coming(f, STATE_MOVING);
+	struct slot *to = conn_at(f, six);
+	struct crowd *crowd = conn_crowd(six);
+
+	if (!to || !crowd || !conn_claim(f, six, to, moving))
+		return false;
+	__sync_fetch_and_add(&crowd->moved, 1);
+	for (int i = 0; i < CONN_TRIES; i++) {
+		__u64 found = __sync_val_compare_and_swap(&from->word, seen, conn_free(seen));
+
+		if (found == seen) {
+			__sync_lock_test_and_set(&to->word,
+						 conn_pack(seen, f->server_id, conn_state(seen),
+							   conn_version(moving)));
+			return true;
+		}
+		if (!conn_same(found, seen))
+			break;
+		seen = flow_any(f, found);
+	}
+	__sync_lock_test_and_set(&to->word, conn_free(moving));
+	return false;
+}
+
+enum settled {
+	SETTLED_STAYS,
+	SETTLED_MOVED,
+	SETTLED_ENDED,
+};
+
+static __always_inline int conn_settle_in(struct flow *f, bool six)
+{
+	__u64 seen = f->seen, own = conn_rank(seen, f->now), best = RANK_KEPT;
+	struct slot *from = conn_at(f, six);
+
+	if (!from)
+		return SETTLED_STAYS;
+	best = conn_best(f, six, 1, best);
+	if (!conn_spare(best))
+		best = conn_best(f, six, 2, best);
+	if (best == RANK_KEPT)
+		return SETTLED_STAYS;
+	if (best >> CLASS_SHIFT > CLASS_OVER && own < best)
+		return conn_end(from, seen) ? SETTLED_ENDED : SETTLED_STAYS;
+	return conn_carry(f, six, from, seen) ? SETTLED_MOVED : SETTLED_STAYS;
+}
+
+/*
+ * Moves the connection at f->place, in the front, to one of its other sets. Where
+ * both are full and one may be replaced, the older goes, as if it had come now.
+ */
+__noinline int conn_settle(struct flow *f)
+{
+	if (!f || f->place >= CONN_WAYS)
+		return SETTLED_STAYS;
+	return f->six ? conn_settle_in(f, true) : conn_settle_in(f, false);
+}
+
+/* The flow whose connection a slot holds, but for the place. Its service is the real server's. */
+static __always_inline bool conn_flow(struct flow *f, bool six, struct slot *slot)
+{
+	__u64 key = *(volatile __u64 *)&slot->key;
+	struct real_server *server;
+
+	f->server_id = conn_server(f->seen);
+	f->generation = (__u8)(key >> CONN_GENERATION_SHIFT);
+	server = bpf_map_lookup_elem(&real_servers, &f->server_id);
+	if (!server || (__u8)key != conn_version(f->seen) ||
+	    (__u8)server->generation != f->generation)
+		return false;
+	if (six) {
+		((__u64 *)&f->key.client)[0] = conn_client(slot)[0];
+		((__u64 *)&f->key.client)[1] = conn_client(slot)[1];
+	} else {
+		addr_from_v4(&f->key.client, key >> CONN_CLIENT_SHIFT);
+	}
+	f->key.client_port = key >> CONN_PORT_SHIFT;
+	f->key.vip = server->service.vip;
+	f->key.port = server->service.port;
+	f->key.protocol = server->service.protocol;
+	f->six = six;
+	f->hash = hash_flow(&f->key, six);
+	return true;
+}
+
 struct conn_sweep {
 	__u64 now;
 	__u64 seen4;
 	__u64 seen6;
 	__u64 ended;
+	__u64 moved;
+	__u64 inside4;
+	__u64 inside6;
 	__u32 first;
 	__u32 all;
+	__u32 settle;
 };
 
-static __always_inline void conn_expire_set(struct conn_sweep *sweep, void *set, __u64 *seen)
+static __always_inline void conn_settled(struct conn_sweep *sweep, int settled)
 {
+	sweep->moved += settled == SETTLED_MOVED;
+	sweep->ended += settled == SETTLED_ENDED;
+}
+
+static __always_inline void conn_expire_slot(struct conn_sweep *sweep, struct slot *slot, __u32 way,
+					     bool six, bool settle)
+{
+	struct flow f = {
+		.now = sweep->now,
+		.place = way,
+		.seen = *(volatile __u64 *)&slot->word,
+	};
+
+	if (!conn_lives(f.seen))
+		return;
+	if (six)
+		sweep->seen6++;
+	else
+		sweep->seen4++;
+	if (sweep->all || conn_expired(f.seen, sweep->now))
+		sweep->ended += conn_end(slot, f.seen);
+	else if (settle && conn_flow(&f, six, slot))
+		conn_settled(sweep, conn_settle(&f));
+}
+
+static __always_inline void conn_expire_set(struct conn_sweep *sweep, __u32 index, void *set,
+					    bool six)
+{
+	bool front = index >= conn_sets;
+	bool settle = front && sweep->settle && conn_fill(conn_crowd(six)) != FILL_FRONT;
+	__u64 inside = 0;
+
 	for (__u32 way = 0; way < CONN_WAYS; way++) {
 		struct slot *slot = conn_slot(set, way);
-		__u64 word = *(volatile __u64 *)&slot->word;
 
-		if (!conn_lives(word))
-			continue;
-		*seen += 1;
-		if ((sweep->all || conn_expired(word, sweep->now)) && conn_end(slot, word))
-			sweep->ended++;
+		conn_expire_slot(sweep, slot, way, six, settle);
+		inside += front && conn_state(*(volatile __u64 *)&slot->word) != STATE_NONE;
 	}
+	if (six)
+		sweep->inside6 += inside;
+	else
+		sweep->inside4 += inside;
 }
 
 static long conn_expire_both(__u32 i, struct conn_sweep *sweep)
@@ -540,8 +805,8 @@ static long conn_expire_both(__u32 i, struct conn_sweep *sweep)
 
 	if (!four || !six)
 		return 1;
-	conn_expire_set(sweep, four, &sweep->seen4);
-	conn_expire_set(sweep, six, &sweep->seen6);
+	conn_expire_set(sweep, index, four, false);
+	conn_expire_set(sweep, index, six, true);
 	return 0;
 }
 
@@ -551,10 +816,14 @@ static __always_inline void conn_expire(struct sweep *result)
 		.now = conn_ticks(result->now_ns),
 		.first = result->first,
 		.all = result->all,
+		.settle = result->settle,
 	};
 
 	bpf_loop(result->sets, conn_expire_both, &sweep, 0);
 	result->seen4 = sweep.seen4;
 	result->seen6 = sweep.seen6;
 	result->ended = sweep.ended;
+	result->moved = sweep.moved;
+	result->inside4 = sweep.inside4;
+	result->inside6 = sweep.inside6;
 }

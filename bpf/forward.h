@@ -62,7 +62,8 @@ static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 
 	if (!s)
 		return;
-	s->connections += !p->known && !p->stateless;
+	if (!p->known && !p->stateless)
+		s->connections++;
 	s->in_packets++;
 	s->in_bytes += p->ip_bytes;
 }
@@ -90,27 +91,25 @@ static __always_inline int forward_resize(struct packet *p)
 
 static __always_inline enum reason forward_dr(struct packet *p)
 {
-	struct ethhdr *eth;
+	void *frame;
 
 	if (!p->out_ifindex)
 		return REASON_LOCAL;
 	if (forward_resize(p))
 		return REASON_NO_HEADROOM;
-	eth = (void *)(long)p->ctx->data;
+	frame = (void *)(long)p->ctx->data;
 	p->end = (void *)(long)p->ctx->data_end;
-	if ((void *)(eth + 1) + sizeof(struct vlan_tag) > p->end)
+	if (frame + ETH_HLEN + sizeof(struct vlan_tag) > p->end)
 		return REASON_INTERNAL;
 
 	/* From here on the frame changes: nothing below can fail. */
-	*(__u32 *)eth->h_dest = (__u32)p->out_mac;
-	*(__u16 *)(eth->h_dest + 4) = (__u16)(p->out_mac >> 32);
-	*(__u32 *)eth->h_source = (__u32)p->own_mac;
-	*(__u16 *)(eth->h_source + 4) = (__u16)(p->own_mac >> 32);
+	*(__u64 *)frame = (p->out_mac & ((1ULL << MAC_BITS) - 1)) | p->own_mac << MAC_BITS;
+	*(__u32 *)(frame + ETHERNET_REST) = p->own_mac >> (64 - MAC_BITS);
 	if (p->out_vlan != VLAN_KEEP && p->out_vlan) {
-		struct vlan_tag *tag = (void *)(eth + 1);
+		struct vlan_tag *tag = frame + ETH_HLEN;
 		__be16 priority = p->tags ? tag->tci & bpf_htons(0xf000) : 0;
 
-		eth->h_proto = bpf_htons(ETH_P_8021Q);
+		*(__be16 *)(frame + ETHERNET_TYPE) = bpf_htons(ETH_P_8021Q);
 		tag->tci = priority | bpf_htons(p->out_vlan);
 	}
 	return p->stateless ? REASON_STATELESS : REASON_FORWARDED;

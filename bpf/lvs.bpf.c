@@ -17,9 +17,7 @@ static __always_inline enum reason follow(struct packet *p)
 {
 	enum reason r = forward_route(p);
 
-	if (!r)
-		conn_touch(p);
-	return r;
+	return r ? r : conn_touch(p);
 }
 
 /* Opens a connection. All is checked before conn_make, the first to write. */
@@ -174,6 +172,8 @@ const volatile struct {
 	enum hop_state hop_state;
 	enum pool_flag pool_flag;
 	enum glance glance;
+	enum inside inside;
+	enum fill fill;
 } exported_enums;
 
 char _license[] SEC("license") = "Dual BSD/GPL";

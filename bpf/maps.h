@@ -100,9 +100,8 @@ struct {
 } connections6 SEC(".maps");
 
 /*
- * Where new connections go, of IPv4 and of IPv6: a hint, for they are looked for
- * everywhere. Written by conn.h, when the front gets full, and by the daemon, when
- * it is empty enough again; read by conn.h.
+ * Where new connections go, of IPv4 and of IPv6, and whether anybody is in the front.
+ * Written by conn.h and, after a pass of the sweep, by the daemon; read by conn.h.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -37,6 +37,16 @@ enum {
 /* Entries of `vips`; set by the daemon at load. */
 const volatile __u32 vip_places = 1;
 
+/*
+ * An Ethernet header in words. The kernel's struct is packed: clang takes it to
+ * pieces byte by byte.
+ */
+enum {
+	MAC_BITS = 48,
+	ETHERNET_REST = 8,  /* where the source address goes on after the first 8 bytes */
+	ETHERNET_TYPE = 12, /* where the type is */
+};
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 type; /* of what follows */
@@ -138,12 +148,10 @@ static __always_inline bool packet_has(struct packet *p, __u64 bytes)
 
 static __always_inline enum reason packet_ethernet(struct packet *p, __be16 *type)
 {
-	struct ethhdr *eth = p->pos;
-
-	if ((void *)(eth + 1) > p->end)
+	if (p->pos + ETH_HLEN > p->end)
 		return REASON_NOT_IP;
-	*type = eth->h_proto;
-	p->pos = eth + 1;
+	*type = *(__be16 *)(p->pos + ETHERNET_TYPE);
+	p->pos += ETH_HLEN;
 
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS; i++) {
@@ -173,18 +181,16 @@ static __always_inline struct interface *packet_interface(__u32 ifindex)
 /* Is the frame for this machine? XDP also sees what a switch floods. */
 static __always_inline bool packet_for_us(struct packet *p)
 {
-	struct ethhdr *eth = (void *)(long)p->ctx->data;
-	__u32 ifindex = p->ctx->ingress_ifindex;
+	void *frame = (void *)(long)p->ctx->data;
 	struct interface *in;
 
-	if ((void *)(eth + 1) > p->end)
+	if (frame + ETH_HLEN > p->end)
 		return false;
-	in = packet_interface(ifindex);
+	in = packet_interface(p->ctx->ingress_ifindex);
 	if (!in)
 		return false;
 	p->own_mac = *(volatile __u64 *)in; /* and the flags */
-	return (__u32)p->own_mac == *(__u32 *)eth->h_dest &&
-	       (__u16)(p->own_mac >> 32) == *(__u16 *)(eth->h_dest + 4);
+	return (*(__u64 *)frame ^ p->own_mac) << (64 - MAC_BITS) == 0;
 }
 
 /* The number of an address in `vips`. internal/dataplane/address.go has the same. */

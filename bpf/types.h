@@ -82,6 +82,7 @@ enum conn_state {
 	STATE_UDP_NEW = 12,   /* UDP, heard of in one tick only; listed as UDP */
 	STATE_BUSY = 13,      /* no connection: its maker writes it */
 	STATE_TENTATIVE = 14, /* no connection yet: its maker looks for another of its key */
+	STATE_MOVING = 15,    /* no connection yet: the sweep moves it here from the front */
 	STATE_MAX = 16,	      /* a state has four bits */
 };
 
@@ -113,9 +114,10 @@ struct conn_key {
 
 /*
  * Connections lie in two tables, one for each family, of sets of four slots. An
- * IPv4 set is one cache line, an IPv6 set two: the clients are in the second. A connection may be in one of three sets: two
- * anywhere in the table, and one in its front, a part at its end that is small
- * enough for the CPU's caches, and is used while there are few connections.
+ * IPv4 set is one cache line, an IPv6 set two: the clients are in the second. A
+ * connection may be in one of three sets: two anywhere in the table, and one in its
+ * front, a part at its end that is small enough for the CPU's caches. While there
+ * are few connections all are there; later only those that find both others full.
  *
  * All that changes while a connection lives is in one 64-bit word, so that
  * whoever changes it does so with one compare-and-swap, and whoever reads it
@@ -164,8 +166,27 @@ struct client6 {
 
 /* How a table is used. */
 struct crowd {
-	__u64 spread; /* 1: too many connections for the front */
-	__u64 missed; /* new ones that found no free slot in their set of the front */
+	__u64 fill;   /* enum fill */
+	__u64 missed; /* new ones that should go to the front and found no free slot */
+	__u64 moved;  /* goes up when one is moved out of the front, before it is away */
+	__u64 inside; /* is anybody in the front? enum inside */
+};
+
+/* Where new connections go. The greater, the more there are. */
+enum fill {
+	FILL_FRONT = 0,	  /* to the front first */
+	FILL_SETS = 1,	  /* to the front if both other sets are full */
+	FILL_REPLACE = 2, /* to the front if both others are full of established ones */
+};
+
+/*
+ * The daemon asks by writing a number of its own, looks through the front, and
+ * writes NOBODY if it found nobody and its number still stands.
+ */
+enum inside {
+	INSIDE_NOBODY = 0,
+	INSIDE_SOMEBODY = 1, /* who goes in says so */
+	INSIDE_ASKED = 2,    /* the daemon's first number */
 };
 
 struct set4 {
@@ -321,10 +342,13 @@ struct sweep {
 	__u32 first;  /* in: number of the first set */
 	__u32 sets;   /* in: how many; those past the end are not counted */
 	__u32 all;    /* in: 1 ends every connection, 0 those whose time is up */
-	__u32 zero;
-	__u64 seen4; /* connections looked at */
+	__u32 settle; /* in: 1 moves others out of the front, where it is not their place */
+	__u64 seen4;  /* connections looked at */
 	__u64 seen6;
-	__u64 ended; /* connections that it ended */
+	__u64 ended;   /* connections that it ended */
+	__u64 moved;   /* connections that it moved */
+	__u64 inside4; /* slots of the front that were not free, after it */
+	__u64 inside6;
 };
 
 /* Argument and answer of the programs lvs_insert and lvs_delete. */

@@ -78,14 +78,25 @@ const (
 	bpfConnStateSTATE_UDP_NEW     bpfConnState = 12
 	bpfConnStateSTATE_BUSY        bpfConnState = 13
 	bpfConnStateSTATE_TENTATIVE   bpfConnState = 14
+	bpfConnStateSTATE_MOVING      bpfConnState = 15
 	bpfConnStateSTATE_MAX         bpfConnState = 16
 )
 
 type bpfCrowd struct {
 	_      structs.HostLayout
-	Spread uint64
+	Fill   uint64
 	Missed uint64
+	Moved  uint64
+	Inside uint64
 }
+
+type bpfFill uint32
+
+const (
+	bpfFillFILL_FRONT   bpfFill = 0
+	bpfFillFILL_SETS    bpfFill = 1
+	bpfFillFILL_REPLACE bpfFill = 2
+)
 
 type bpfGlance uint32
 
@@ -106,6 +117,14 @@ const (
 	bpfHopStateHOP_LOCAL       bpfHopState = 4
 	bpfHopStateHOP_STATE_SHIFT bpfHopState = 48
 	bpfHopStateVLAN_KEEP       bpfHopState = 65535
+)
+
+type bpfInside uint32
+
+const (
+	bpfInsideINSIDE_NOBODY   bpfInside = 0
+	bpfInsideINSIDE_SOMEBODY bpfInside = 1
+	bpfInsideINSIDE_ASKED    bpfInside = 2
 )
 
 type bpfInterface struct {
@@ -282,15 +301,18 @@ type bpfStats struct {
 }
 
 type bpfSweep struct {
-	_     structs.HostLayout
-	NowNs uint64
-	First uint32
-	Sets  uint32
-	All   uint32
-	Zero  uint32
-	Seen4 uint64
-	Seen6 uint64
-	Ended uint64
+	_       structs.HostLayout
+	NowNs   uint64
+	First   uint32
+	Sets    uint32
+	All     uint32
+	Settle  uint32
+	Seen4   uint64
+	Seen6   uint64
+	Ended   uint64
+	Moved   uint64
+	Inside4 uint64
+	Inside6 uint64
 }
 
 // Names of all BPF objects in the ELF.

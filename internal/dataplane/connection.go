@@ -18,8 +18,36 @@ import (
 type Swept struct {
 	Seen  uint64 // connections looked at
 	Ended uint64 // connections whose time was up
+	Moved uint64 // connections that had to leave the front of their table
 
-	four, six uint64 // of those seen
+	seen, inside [families]uint64 // of each family: seen, and left in the front
+}
+
+const families = 2 // tables: of IPv4, of IPv6
+
+func (s *Swept) add(more Swept) {
+	s.Seen += more.Seen
+	s.Ended += more.Ended
+	s.Moved += more.Moved
+	for i := range families {
+		s.seen[i] += more.seen[i]
+		s.inside[i] += more.inside[i]
+	}
+}
+
+// Sweep ends the connections whose time is up, and moves others out of the front of
+// their table if it is no place for them. Run does the same, a part at a time.
+func (p *Plane) Sweep() (Swept, error) {
+	return p.sweepAt(coarseNow())
+}
+
+func (p *Plane) sweepAt(now time.Duration) (Swept, error) {
+	question := p.askFronts()
+	swept, err := p.settle(bpfSweep{NowNs: uint64(now), Sets: p.sets()})
+	if err == nil {
+		p.gather(swept, question)
+	}
+	return swept, err
 }
 
 // Flush ends all connections. Their packets pass to the kernel from then on, which
@@ -28,6 +56,8 @@ func (p *Plane) Flush() (Swept, error) {
 	for i := range p.arrays.until.items {
 		atomic.StoreUint64(&p.arrays.until.items[i], 0) // what goes by a ring ends, too
 	}
+	p.settling.RLock()
+	defer p.settling.RUnlock()
 	return p.sweep(bpfSweep{NowNs: uint64(coarseNow()), Sets: p.sets(), All: 1})
 }
 
@@ -38,6 +68,16 @@ func (p *Plane) sets() uint32 { return p.objects.Connections4.MaxEntries() }
 // 2^23 times at most (linux/bpf_verifier.h, BPF_MAX_LOOPS).
 const maxSweep = 1 << 20
 
+// settle sweeps, and moves connections as well, unless somebody reads the tables who
+// might miss one that moves past.
+func (p *Plane) settle(part bpfSweep) (Swept, error) {
+	if p.settling.TryLock() {
+		defer p.settling.Unlock()
+		part.Settle = 1
+	}
+	return p.sweep(part)
+}
+
 // sweep ends the connections of some sets whose time is up, or all. The program does
 // it in the kernel: it finishes whatever happens to the daemon.
 func (p *Plane) sweep(part bpfSweep) (total Swept, err error) {
@@ -47,10 +87,10 @@ func (p *Plane) sweep(part bpfSweep) (total Swept, err error) {
 		if _, err := p.objects.LvsSweep.Run(&ebpf.RunOptions{Context: part, ContextOut: &answer}); err != nil {
 			return total, fmt.Errorf("run the sweep: %w", err)
 		}
-		total.four += answer.Seen4
-		total.six += answer.Seen6
-		total.Seen += answer.Seen4 + answer.Seen6
-		total.Ended += answer.Ended
+		total.add(Swept{
+			Seen: answer.Seen4 + answer.Seen6, Ended: answer.Ended, Moved: answer.Moved,
+			seen: [families]uint64{answer.Seen4, answer.Seen6}, inside: [families]uint64{answer.Inside4, answer.Inside6},
+		})
 	}
 	return total, nil
 }

@@ -275,6 +275,7 @@ func TestFlood(t *testing.T) {
 			if _, err := r.Flush(); err != nil {
 				t.Fatal(err)
 			}
+			r.sweep() // as the daemon does each second
 			g.setTime(g.now + time.Hour)
 			six := test.flood.six
 			known := func(tcp, udp uint64) (got uint64) {

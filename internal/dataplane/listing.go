@@ -24,6 +24,8 @@ func (p *Plane) connectionsAt(now time.Duration, each func(lvs.Connection) error
 	if err != nil {
 		return err
 	}
+	p.settling.RLock()
+	defer p.settling.RUnlock()
 	timeouts[bpfConnStateSTATE_UDP_NEW] = timeouts[bpfConnStateSTATE_UDP]
 	l := listing{plane: p, now: ticks(now), timeouts: timeouts, each: each}
 	for i := range p.arrays.four.items {

@@ -110,6 +110,10 @@ type Plane struct {
 
 	reclaiming sync.Mutex // one grace period at a time; taken before mu
 
+	// settling is held by who moves connections, and by readers of all: those share it.
+	settling  sync.RWMutex
+	questions atomic.Uint64 // asked so far, see askFronts
+
 	// mu guards the tables below and every write to a map that is not the BPF
 	// programs'.
 	mu    sync.Mutex
@@ -340,6 +344,7 @@ func (p *Plane) sweepLoop(ctx context.Context) {
 type pass struct {
 	sets, part, first int
 	swept             Swept
+	question          uint64 // of askFronts
 	failed            bool
 }
 
@@ -358,31 +363,58 @@ func (p *pass) took(d time.Duration) {
 
 func (p *Plane) sweepPart(pass *pass) {
 	start := time.Now()
+	if pass.first == 0 {
+		pass.question = p.askFronts()
+	}
 	part := bpfSweep{NowNs: uint64(coarseNow()), First: uint32(pass.first), Sets: uint32(min(pass.part, pass.sets-pass.first))}
-	swept, err := p.sweep(part)
+	swept, err := p.settle(part)
 	if err != nil && !pass.failed {
 		p.log.Error("sweep connections", "err", err)
 	}
-	pass.failed = err != nil
-	pass.swept.four += swept.four
-	pass.swept.six += swept.six
+	pass.failed = pass.failed || err != nil
+	pass.swept.add(swept)
 	if pass.first += pass.part; pass.first >= pass.sets {
 		if !pass.failed {
-			p.gather(pass.swept.four, pass.swept.six)
+			p.gather(pass.swept, pass.question)
 		}
-		pass.first, pass.swept = 0, Swept{}
+		pass.first, pass.swept, pass.failed = 0, Swept{}, false
 	}
 	pass.took(time.Since(start))
 }
 
-// gather has new connections go to the front of a table again if there are few: half
-// as many as the front has slots. Else packets that find it full say so anew.
-func (p *Plane) gather(counts ...uint64) {
-	for i, count := range counts {
-		if count < uint64(front)*uint64(perSet) {
-			atomic.StoreUint64(&p.arrays.crowds.items[i].Spread, 0)
+// askFronts has those who go into the front of a table say so, from now on: a pass
+// that finds nobody there, and whose question still stands, has found it empty.
+func (p *Plane) askFronts() (question uint64) {
+	question = p.questions.Add(1) + uint64(bpfInsideINSIDE_ASKED)
+	for i := range p.arrays.crowds.items {
+		inside := &p.arrays.crowds.items[i].Inside
+		for {
+			was := atomic.LoadUint64(inside)
+			if was == uint64(bpfInsideINSIDE_NOBODY) || atomic.CompareAndSwapUint64(inside, was, question) {
+				break
+			}
 		}
-		atomic.StoreUint64(&p.arrays.crowds.items[i].Missed, 0)
+	}
+	return question
+}
+
+// gather learns from a pass over all sets, and its question. Packets need not look
+// into a front in which nobody is. New connections go there first again if there are
+// few, half as many as it has slots, and at all if the table is not full. Else packets
+// that find it full say so anew.
+func (p *Plane) gather(swept Swept, question uint64) {
+	for i := range p.arrays.crowds.items {
+		crowd := &p.arrays.crowds.items[i]
+		if swept.inside[i] == 0 {
+			atomic.CompareAndSwapUint64(&crowd.Inside, question, uint64(bpfInsideINSIDE_NOBODY))
+		}
+		switch {
+		case swept.seen[i] < uint64(front)*uint64(perSet):
+			atomic.StoreUint64(&crowd.Fill, uint64(bpfFillFILL_FRONT))
+		case swept.seen[i] < uint64(connections(p.sets())):
+			atomic.CompareAndSwapUint64(&crowd.Fill, uint64(bpfFillFILL_REPLACE), uint64(bpfFillFILL_SETS))
+		}
+		atomic.StoreUint64(&crowd.Missed, 0)
 	}
 }
 

@@ -134,7 +134,7 @@ func (r *rig) send(frame []byte) (verdict uint32, out []byte) {
 // sweep ends what is over at the test's time.
 func (r *rig) sweep() Swept {
 	r.t.Helper()
-	swept, err := r.Plane.sweep(bpfSweep{NowNs: uint64(r.now), Sets: r.sets()})
+	swept, err := r.sweepAt(r.now)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -47,9 +47,13 @@ type stress struct {
 
 // newStress begins with a table that has so many sets in its front.
 func newStress(r *rig, ofFront uint32, clients int) *stress {
-	g := r.generatorWith(r.sets()-ofFront, ofFront, "test_stress", "test_direct", "lvs_insert", "lvs_delete")
+	g := r.generatorWith(r.sets()-ofFront, ofFront, "test_stress", "test_direct", "lvs_insert", "lvs_delete", "lvs_sweep")
 	// The rig's own packets go to the same programs.
 	r.program, r.clock = g.programs["test_direct"], g.variables["test_now_ns"]
+	// So do the daemon's sweeps: it must know where the front is.
+	shipped := r.objects.LvsSweep
+	r.objects.LvsSweep = g.programs["lvs_sweep"]
+	r.t.Cleanup(func() { r.objects.LvsSweep = shipped })
 	s := &stress{generator: g, clients: clients, macs: map[uint32]uint16{}, timeouts: map[bpfConnState]uint32{}, probes: map[int][]byte{}}
 	// The kernel shares out the processors: what it interrupts, it interrupts anywhere.
 	before := runtime.GOMAXPROCS(8)
@@ -569,18 +573,16 @@ func (s *stress) insertAndDelete(flow func(*rand.Rand) int) meanwhile {
 }
 
 func (s *stress) sweepNow(*rand.Rand) []deed {
-	if _, err := s.Plane.sweep(bpfSweep{NowNs: uint64(s.time()), Sets: s.sets()}); err != nil {
+	if _, err := s.sweepAt(s.time()); err != nil {
 		s.t.Error(err)
 	}
 	return nil
 }
 
-// spreadNow changes its mind whether the front is to be used: it is a hint alone.
-func (s *stress) spreadNow(random *rand.Rand) []deed {
-	for family := range uint32(2) {
-		if err := s.objects.Crowds.Put(family, bpfCrowd{Spread: random.Uint64N(2)}); err != nil {
-			s.t.Error(err)
-		}
+// fillNow changes its mind where new connections go: it is a hint alone.
+func (s *stress) fillNow(random *rand.Rand) []deed {
+	for i := range s.arrays.crowds.items {
+		atomic.StoreUint64(&s.arrays.crowds.items[i].Fill, random.Uint64N(3))
 	}
 	return nil
 }
@@ -633,7 +635,7 @@ func (s *stress) phase(packets int) (wrong []string) {
 		daemon = append(daemon, s.listNow)
 	}
 	if random.IntN(2) == 0 {
-		daemon = append(daemon, s.spreadNow)
+		daemon = append(daemon, s.fillNow)
 	}
 	all := s.play(packets, daemon...)
 	live, wrong := s.check(all)

@@ -167,9 +167,10 @@ func (f *field) establish(flows uint32) error {
 // replace such ones, and there are no million of them at any time.
 const atOnce = 16 * k
 
-// open sends a variant a SYN and an ACK of each of these flows.
+// open sends a variant a SYN and an ACK of each of these flows. Now and then the table
+// is swept, as the daemon does.
 func (f *field) open(v *variant, from, to uint32) error {
-	for ; from < to; from += min(atOnce, to-from) {
+	for batch := 0; from < to; batch++ {
 		t := f.known(min(atOnce, to-from))
 		t.from, t.inOrder = from, true
 		for _, t.syn = range []bool{true, false} {
@@ -177,12 +178,20 @@ func (f *field) open(v *variant, from, to uint32) error {
 				return err
 			}
 		}
+		from += t.flows
+		if batch%16 < 15 && from < to {
+			continue
+		}
+		if _, err := f.plane.Sweep(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // fill sends new flows until every table is full, six times the capacity: lvx's
-// slots are twice as many, and the last free ones are hard to meet.
+// slots are twice as many, and the last free ones are hard to meet. Then comes a
+// sweep, as the daemon makes one each second.
 func (f *field) fill() error {
 	for _, v := range f.balancers() {
 		sent, err := f.feed(v, f.opening(), f.sent, 6*f.connections)
@@ -191,7 +200,8 @@ func (f *field) fill() error {
 		}
 		f.sent += sent
 	}
-	return nil
+	_, err := f.plane.Sweep()
+	return err
 }
 
 // tally is what a variant had counted.

@@ -54,12 +54,11 @@ int base_floor(struct xdp_md *ctx)
 static __always_inline int swap(struct xdp_md *ctx, bool six)
 {
 	struct parsed p = {};
-	__u8 mac[ETH_ALEN];
+	void *frame = (void *)(long)ctx->data;
 
 	if (!parse(ctx, &p, six))
 		return XDP_PASS;
-	__builtin_memcpy(mac, p.eth->h_source, ETH_ALEN);
-	rewrite(p.eth, mac);
+	rewrite(p.eth, *(__u64 *)frame >> 48 | (__u64) * (__u32 *)(frame + 8) << 16);
 	return XDP_TX;
 }
 
@@ -73,7 +72,7 @@ static __always_inline int lookup(struct xdp_md *ctx, bool six)
 	machine = six ? vip_find6(&base_vips6, &p) : vip_find4(&base_vips4, &p);
 	if (!machine)
 		return XDP_PASS;
-	rewrite(p.eth, machine->mac);
+	rewrite(p.eth, *(__u64 *)machine);
 	return XDP_TX;
 }
 

@@ -153,7 +153,7 @@ static __always_inline enum reason conn_find(struct packet *p)
 	return REASON_UNDECIDED;
 }
 
-static __always_inline void conn_touch(struct packet *p)
+static __always_inline enum reason conn_touch(struct packet *p)
 {
 	__u64 seen = p->flow.seen, word = conn_after(&p->flow, seen);
 	__u64 *slot = (void *)p->pool;
@@ -166,14 +166,15 @@ static __always_inline void conn_touch(struct packet *p)
 
 			if (delta)
 				conn_count(p->flow.server_id, delta);
-			return;
+			break;
 		}
 		if (!conn_lives(found) || conn_server(found) != conn_server(seen) ||
 		    conn_version(found) != conn_version(seen))
-			return;
+			break;
 		seen = found;
 		word = conn_after(&p->flow, seen);
 	}
+	return REASON_UNDECIDED;
 }
 
 /* In the place of one that is over. */

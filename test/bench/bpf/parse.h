@@ -17,6 +17,8 @@
 
 enum { SIZED = 1 }; /* sizes so marked are set at load */
 
+#define MAC_MASK 0xffffffffffffULL
+
 struct ports {
 	__be16 source;
 	__be16 destination;
@@ -79,11 +81,17 @@ static __always_inline bool parse(struct xdp_md *ctx, struct parsed *p, bool six
 	return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP;
 }
 
-/* The frame goes back where it came in, to another machine. */
-static __always_inline void rewrite(struct ethhdr *eth, const __u8 *mac)
+/*
+ * The frame goes back where it came in, to another machine. In words: of packed
+ * structs clang copies byte by byte.
+ */
+static __always_inline void rewrite(struct ethhdr *eth, __u64 mac)
 {
-	__builtin_memcpy(eth->h_source, eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(eth->h_dest, mac, ETH_ALEN);
+	void *frame = eth;
+	__u64 own = *(__u64 *)frame & MAC_MASK;
+
+	*(__u64 *)frame = (mac & MAC_MASK) | own << 48;
+	*(__u32 *)(frame + 8) = own >> 16;
 }
 
 /* What a client's packets have in common, mixed: murmur3's last step. */

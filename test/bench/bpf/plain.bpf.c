@@ -145,7 +145,7 @@ static __always_inline int plain_send(struct parsed *p, __u32 vip, struct connec
 		return XDP_DROP;
 	plain_count(&plain_vip_stats, vip, p->bytes, !known);
 	plain_count(&plain_real_stats, c->real, p->bytes, !known);
-	rewrite(p->eth, real->mac);
+	rewrite(p->eth, *(__u64 *)real);
 	return XDP_TX;
 }
 
