@@ -4,10 +4,12 @@
  * one exit. Every packet leaves with one reason, counted once.
  */
 #include "packet.h" /* 1 what is it? */
-#ifndef CONN_H
-#define CONN_H "conn.h"
+#ifdef CONN_H
+#include CONN_H /* test/bench has it keep other tables */
+#else
+#include "conn.h"  /* 2 of a known connection? */
+#include "sweep.h" /* and when does it end? */
 #endif
-#include CONN_H	     /* 2 of a known connection? test/bench has it keep other tables */
 #include "service.h" /* 3 else, which service does it open? */
 #include "sched.h"   /* 4 with which real server? */
 #include "forward.h" /* 5 how does it get there? */

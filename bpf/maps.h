@@ -78,7 +78,7 @@ struct {
 } ports SEC(".maps");
 
 /*
- * Connections, see types.h. Written by conn.h only, so that counts never depend
+ * Connections, see types.h. Written by conn.h and sweep.h only: counts never depend
  * on a daemon; the daemon maps them into its memory, to read. Not hash maps:
  * those read three cache lines and more where a set is one, and lock a bucket
  * to insert. Not LRU maps: those evict live entries (a fresh one first, when full).
@@ -101,7 +101,7 @@ struct {
 
 /*
  * Where new connections go, of IPv4 and of IPv6, and whether anybody is in the front.
- * Written by conn.h and, after a pass of the sweep, by the daemon; read by conn.h.
+ * Written by conn.h and, after a pass of the sweep, by the daemon; read by table.h.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -123,7 +123,7 @@ struct {
 	__type(value, __u64);
 } stateless SEC(".maps");
 
-/* Idle time of a connection by state, in ticks. Written by the daemon; read by conn.h. */
+/* Idle time of a connection by state, in ticks. Written by the daemon; read by state.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, STATE_MAX);
@@ -188,7 +188,7 @@ struct {
 	__type(value, struct secret);
 } secrets SEC(".maps");
 
-/* Real servers by id. Written by the daemon; read by conn.h, sched.h, forward.h. */
+/* Real servers by id. Written by the daemon; read by table.h, sweep.h, sched.h, forward.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SIZED);
@@ -206,7 +206,7 @@ struct {
 	__type(value, struct next_hop);
 } next_hops SEC(".maps");
 
-/* Statistics of services and real servers. Written by forward.h and conn.h; read by the daemon. */
+/* Statistics of services and real servers. Written by forward.h; read by the daemon. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SIZED);

@@ -266,7 +266,7 @@ enum server_state {
 	SERVER_REMOVED = 2, /* taken out; the id lives until its last connection ends */
 };
 
-/* A real server of one service. Its index is its id. */
+/* A real server of one service, in a cache line of its own. Its index is its id. */
 struct real_server {
 	struct addr addr;
 	struct service_key service; /* kept here too: it outlives the service */
@@ -276,6 +276,7 @@ struct real_server {
 	enum server_state state;
 	enum method method;
 	__u32 next_hop; /* index into next_hops */
+	__u64 zero;
 };
 
 /* State of a next hop, in the upper 16 bits of next_hop.mac_state. */

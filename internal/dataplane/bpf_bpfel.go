@@ -187,6 +187,7 @@ type bpfRealServer struct {
 	State      bpfServerState
 	Method     bpfMethod
 	NextHop    uint32
+	Zero       uint64
 }
 
 type bpfReason uint32

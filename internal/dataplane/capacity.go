@@ -16,12 +16,12 @@ import (
 
 // perSet is how many connections of the capacity a set stands for: half of its
 // slots. So a connection finds both of its sets taken, when the table holds its
-// capacity, once in 3,000 times, and one in ten lies in the second (simulated; see
-// docs/decisions/008-connection-table.md).
+// capacity, once in 300 times, and goes to the front; without a front, once in 3,000
+// times (simulated; see docs/decisions/008-connection-table.md and 011-the-front.md).
 const perSet = uint32(bpfConnBitsCONN_WAYS) / 2
 
-// front is how many sets a table has besides, for when it is nearly empty: the CPU's
-// caches hold them. A table that is not much larger has none.
+// front is how many sets a table has besides, for when it is nearly empty, since the
+// CPU's caches hold them, and for what finds its other sets full. A table that is not much larger has none.
 const front = uint32(bpfConnBitsCONN_FRONT)
 
 // sets returns how many sets each of the connection tables takes.

@@ -81,6 +81,15 @@ func (r *rig) generatorWith(sets, ofFront uint32, program string, others ...stri
 	return g
 }
 
+// drive has the rig's packets and sweeps go through these programs, which know where
+// the front is.
+func (g *generator) drive() {
+	plane, shipped := g.Plane, g.objects.LvsSweep
+	g.rig.program, g.clock = g.programs["test_direct"], g.variables["test_now_ns"]
+	plane.objects.LvsSweep = g.programs["lvs_sweep"]
+	g.t.Cleanup(func() { plane.objects.LvsSweep = shipped })
+}
+
 func (g *generator) set(name string, value any) {
 	g.t.Helper()
 	if err := g.variables[name].Set(value); err != nil {

@@ -407,6 +407,8 @@ func (p *Plane) gather(swept Swept, question uint64) {
 		crowd := &p.arrays.crowds.items[i]
 		if swept.inside[i] == 0 {
 			atomic.CompareAndSwapUint64(&crowd.Inside, question, uint64(bpfInsideINSIDE_NOBODY))
+		} else { // whoever wrote otherwise was not lvx
+			atomic.CompareAndSwapUint64(&crowd.Inside, uint64(bpfInsideINSIDE_NOBODY), uint64(bpfInsideINSIDE_SOMEBODY))
 		}
 		switch {
 		case swept.seen[i] < uint64(front)*uint64(perSet):

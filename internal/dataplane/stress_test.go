@@ -48,12 +48,7 @@ type stress struct {
 // newStress begins with a table that has so many sets in its front.
 func newStress(r *rig, ofFront uint32, clients int) *stress {
 	g := r.generatorWith(r.sets()-ofFront, ofFront, "test_stress", "test_direct", "lvs_insert", "lvs_delete", "lvs_sweep")
-	// The rig's own packets go to the same programs.
-	r.program, r.clock = g.programs["test_direct"], g.variables["test_now_ns"]
-	// So do the daemon's sweeps: it must know where the front is.
-	shipped := r.objects.LvsSweep
-	r.objects.LvsSweep = g.programs["lvs_sweep"]
-	r.t.Cleanup(func() { r.objects.LvsSweep = shipped })
+	g.drive()
 	s := &stress{generator: g, clients: clients, macs: map[uint32]uint16{}, timeouts: map[bpfConnState]uint32{}, probes: map[int][]byte{}}
 	// The kernel shares out the processors: what it interrupts, it interrupts anywhere.
 	before := runtime.GOMAXPROCS(8)

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * sweep.h: what the daemon's sweep does, set by set. Reads `real_servers`, writes
+ * `connections4`, `connections6`, `counts` and `crowds`.
+ *
+ * conn_expire ends connections whose time is up, or all, and moves others out of the
+ *             front if it is not their place any more.
+ */
+#pragma once
+
+#include "conn.h"
+
+/*
+ * Moves the connection at `from`, which had the word `seen`, to the slot of f->place.
+ * Nobody finds it for a moment, but it is never in two places, and what a packet
+ * makes of it meanwhile is not lost.
+ */
+static __always_inline bool conn_carry(struct flow *f, bool six, struct slot *from, __u64 seen)
+{
+	__u64 moving = conn_coming(f, STATE_MOVING);
+	struct slot *to = conn_at(f, six);
+	struct crowd *crowd = conn_crowd(six);
+
+	if (!to || !crowd || !conn_claim(f, six, to, moving))
+		return false;
+	__sync_fetch_and_add(&crowd->moved, 1);
+	for (int i = 0; i < CONN_TRIES; i++) {
+		__u64 found = __sync_val_compare_and_swap(&from->word, seen, conn_free(seen));
+
+		if (found == seen) {
+			__sync_lock_test_and_set(&to->word,
+						 conn_pack(seen, f->server_id, conn_state(seen),
+							   conn_version(moving)));
+			return true;
+		}
+		if (!conn_same(found, seen))
+			break;
+		seen = flow_any(f, found);
+	}
+	__sync_lock_test_and_set(&to->word, conn_free(moving));
+	return false;
+}
+
+enum settled {
+	SETTLED_STAYS,
+	SETTLED_MOVED,
+	SETTLED_ENDED,
+};
+
+static __always_inline int conn_settle_in(struct flow *f, bool six)
+{
+	__u64 seen = f->seen, own = conn_rank(seen, f->now), best = RANK_KEPT;
+	struct slot *from = conn_at(f, six);
+
+	if (!from)
+		return SETTLED_STAYS;
+	best = conn_best(f, six, 1, best);
+	if (!conn_spare(best))
+		best = conn_best(f, six, 2, best);
+	if (best == RANK_KEPT)
+		return SETTLED_STAYS;
+	if (best >> CLASS_SHIFT > CLASS_OVER && own < best)
+		return conn_end(from, seen) ? SETTLED_ENDED : SETTLED_STAYS;
+	return conn_carry(f, six, from, seen) ? SETTLED_MOVED : SETTLED_STAYS;
+}
+
+/*
+ * Moves the connection at f->place, in the front, to one of its other sets. Where
+ * both are full and one may be replaced, the older goes, as if it had come now.
+ */
+__noinline int conn_settle(struct flow *f)
+{
+	if (!f || f->place >= CONN_WAYS)
+		return SETTLED_STAYS;
+	return f->six ? conn_settle_in(f, true) : conn_settle_in(f, false);
+}
+
+/* The flow whose connection a slot holds, but for the place. Its service is the real server's. */
+static __always_inline bool conn_flow(struct flow *f, bool six, struct slot *slot)
+{
+	__u64 key = *(volatile __u64 *)&slot->key;
+	struct real_server *server;
+
+	f->server_id = conn_server(f->seen);
+	f->generation = (__u8)(key >> CONN_GENERATION_SHIFT);
+	server = bpf_map_lookup_elem(&real_servers, &f->server_id);
+	if (!server || (__u8)key != conn_version(f->seen) ||
+	    (__u8)server->generation != f->generation)
+		return false;
+	if (six) {
+		((__u64 *)&f->key.client)[0] = conn_client(slot)[0];
+		((__u64 *)&f->key.client)[1] = conn_client(slot)[1];
+	} else {
+		addr_from_v4(&f->key.client, key >> CONN_CLIENT_SHIFT);
+	}
+	f->key.client_port = key >> CONN_PORT_SHIFT;
+	f->key.vip = server->service.vip;
+	f->key.port = server->service.port;
+	f->key.protocol = server->service.protocol;
+	f->six = six;
+	f->hash = hash_flow(&f->key, six);
+	return true;
+}
+
+struct conn_sweep {
+	__u64 now;
+	__u64 seen4;
+	__u64 seen6;
+	__u64 ended;
+	__u64 moved;
+	__u64 inside4;
+	__u64 inside6;
+	__u32 first;
+	__u32 all;
+	__u32 settle;
+};
+
+static __always_inline void conn_settled(struct conn_sweep *sweep, int settled)
+{
+	sweep->moved += settled == SETTLED_MOVED;
+	sweep->ended += settled == SETTLED_ENDED;
+}
+
+static __always_inline void conn_expire_slot(struct conn_sweep *sweep, struct slot *slot, __u32 way,
+					     bool six, bool settle)
+{
+	struct flow f = {
+		.now = sweep->now,
+		.place = way,
+		.seen = *(volatile __u64 *)&slot->word,
+	};
+
+	if (!conn_lives(f.seen))
+		return;
+	if (six)
+		sweep->seen6++;
+	else
+		sweep->seen4++;
+	if (sweep->all || conn_expired(f.seen, sweep->now))
+		sweep->ended += conn_end(slot, f.seen);
+	else if (settle && conn_flow(&f, six, slot))
+		conn_settled(sweep, conn_settle(&f));
+}
+
+static __always_inline void conn_expire_set(struct conn_sweep *sweep, __u32 index, void *set,
+					    bool six)
+{
+	bool front = index >= conn_sets;
+	bool settle = front && sweep->settle && conn_fill(conn_crowd(six)) != FILL_FRONT;
+	__u64 inside = 0;
+
+	for (__u32 way = 0; way < CONN_WAYS; way++) {
+		struct slot *slot = conn_slot(set, way);
+
+		conn_expire_slot(sweep, slot, way, six, settle);
+		inside += front && conn_state(*(volatile __u64 *)&slot->word) != STATE_NONE;
+	}
+	if (six)
+		sweep->inside6 += inside;
+	else
+		sweep->inside4 += inside;
+}
+
+static long conn_expire_both(__u32 i, struct conn_sweep *sweep)
+{
+	__u32 index = sweep->first + i;
+	void *four = bpf_map_lookup_elem(&connections4, &index);
+	void *six = bpf_map_lookup_elem(&connections6, &index);
+
+	if (!four || !six)
+		return 1;
+	conn_expire_set(sweep, index, four, false);
+	conn_expire_set(sweep, index, six, true);
+	return 0;
+}
+
+static __always_inline void conn_expire(struct sweep *result)
+{
+	struct conn_sweep sweep = {
+		.now = conn_ticks(result->now_ns),
+		.first = result->first,
+		.all = result->all,
+		.settle = result->settle,
+	};
+
+	bpf_loop(result->sets, conn_expire_both, &sweep, 0);
+	result->seen4 = sweep.seen4;
+	result->seen6 = sweep.seen6;
+	result->ended = sweep.ended;
+	result->moved = sweep.moved;
+	result->inside4 = sweep.inside4;
+	result->inside6 = sweep.inside6;
+}
