@@ -344,7 +344,7 @@ struct sweep {
 	__u32 sets;   /* in: how many; those past the end are not counted */
 	__u32 all;    /* in: 1 ends every connection, 0 those whose time is up */
 	__u32 settle; /* in: 1 moves others out of the front, where it is not their place */
-	__u64 seen4;  /* connections looked at */
+	__u64 seen4;  /* out, 0 in: connections looked at */
 	__u64 seen6;
 	__u64 ended;   /* connections that it ended */
 	__u64 moved;   /* connections that it moved */
