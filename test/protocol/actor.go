@@ -14,7 +14,14 @@ const (
 	remove // lvs_delete: conn_find, conn_end
 	sweep  // lvs_sweep of what is expired
 	flush  // lvs_sweep of everything
+	settle // what lvs_sweep does to move connections out of the front
+	pass   // a pass of the daemon, as far as it concerns the front: askFronts, lvs_sweep, gather
+	gather // the same, but it moves connections
 )
+
+func (k kind) looks() bool { return k <= remove }                // conn_find
+func (k kind) moves() bool { return k == settle || k == gather } // conn_leave, with settle
+func (k kind) asks() bool  { return k == pass || k == gather }   // askFronts
 
 // A packet is what an actor is told before it starts.
 type packet struct {
@@ -68,72 +75,123 @@ type pc uint8
 
 const (
 	arrive pc = iota
-	hint      // conn_spread, for conn_look and for conn_place
-	wayKey    // conn_ways
+	// conn_find, conn_look
+	movedFirst
+	insideFirst
+	hint   // conn_fill, for conn_look and for conn_place
+	wayKey // conn_ways
 	// conn_match, for conn_look and for conn_elsewhere
 	matchKey
 	matchClient
 	matchWord
 	kill // conn_elsewhere
+	movedLast
 	// conn_place
-	placeWord
-	// conn_write
+	placeWord // conn_best
+	spareWord // conn_spares
+	// conn_claim
 	claim
 	uncount
 	storeClient
 	storeKey
 	publish
+	// conn_elsewhere, before it looks
+	enter
+	enterSwap
+	insideLast
+	// conn_write
 	withdraw
 	count
 	alive
 	discount
-	// conn_move_in, conn_swap
+	// conn_move, conn_swap
 	touchCount
 	touch
 	touchUncount
 	touchDiscount
-	// conn_expire_set, conn_end
+	// conn_expire_slot, conn_end
 	sweepWord
 	end
 	endUncount
+	// conn_settle_slot, conn_flow
+	settleWord
+	flowKey
+	flowClient
+	// conn_carry
+	countMoved
+	carry
+	settled
+	giveBack
+	// a pass
+	ask
+	askSwap
+	leftWord // conn_leave
+	nobodyLeft
 	done
 )
 
 func (p pc) String() string {
-	return [...]string{"arrive", "hint", "way key", "match key", "match client", "match word", "kill", "place word",
-		"claim", "uncount", "store client", "store key", "publish", "withdraw", "count", "alive", "discount",
-		"touch count", "touch", "touch uncount", "touch discount", "sweep word", "end", "end uncount", "done"}[p]
+	return [...]string{"arrive", "moved first", "inside first", "hint", "way key", "match key", "match client", "match word",
+		"kill", "moved last", "place word", "spare word", "claim", "uncount", "store client", "store key", "publish",
+		"enter", "enter swap", "inside last", "withdraw", "count", "alive", "discount",
+		"touch count", "touch", "touch uncount", "touch discount", "sweep word", "end", "end uncount",
+		"settle word", "flow key", "flow client", "count moved", "carry", "settled", "give back",
+		"ask", "ask swap", "left word", "nobody left", "done"}[p]
 }
 
 // A stage is a loop or a run of steps; an actor goes through them upwards, until
-// it tries again.
+// it tries again, or a sweep goes to the next slot.
 type stage uint8
 
 const (
-	looking stage = iota
+	sweeping stage = iota
+	looking
 	placing
 	writing
 	elsewhere
 	finishing
 	touching
-	sweeping
+	carrying
+	leaving
 )
 
-// The parts of conn_look, in their order. The front is tried where the hint wants
-// it, and again after the first set, by the keys that were read at the start.
+// The parts of conn_look, in their order. The front is looked at where the hint
+// wants it, or not at all.
 const (
 	frontKeys uint8 = iota
-	frontIfDense
+	frontTry
 	firstKeys
 	firstTry
-	frontTry
 	secondKeys
 	secondTry
+	lastKeys
+	lastTry
 	nowhere
 )
 
 // setOf is the set that a part of conn_look reads.
-var setOf = [nowhere]uint8{frontKeys: 0, frontIfDense: 0, firstKeys: 1, firstTry: 1, frontTry: 0, secondKeys: 2, secondTry: 2}
+var setOf = [nowhere]uint8{frontKeys: 0, frontTry: 0, firstKeys: 1, firstTry: 1, secondKeys: 2, secondTry: 2, lastKeys: 0, lastTry: 0}
+
+// The parts of conn_place, in their order.
+const (
+	placeFront uint8 = iota
+	placeFirst
+	placeSpares
+	placeSecond
+	placeLast
+	parts
+)
+
+// placeSet is the set that a part of conn_place reads.
+var placeSet = [parts]uint8{placeFront: 0, placeFirst: 1, placeSpares: 1, placeSecond: 2, placeLast: 0}
+
+// enum fill
+const (
+	fillFront uint8 = iota
+	fillSets
+	fillReplace
+	fills
+)
 
 type outcome uint8
 
@@ -160,23 +218,31 @@ type buffered struct {
 type actor struct {
 	pc      pc
 	stage   stage
-	try     uint8
+	try     uint8 // of a packet; of a sweep, the slots that it is done with
 	pos     uint8 // place that it looks at: a slot's number in the order of its sets
-	turn    uint8 // part of conn_look, or swaps of conn_move_in
+	turn    uint8 // part of conn_look or conn_place, or swaps of conn_move or conn_carry
 	ways    uint8 // places at which conn_ways saw the flow's key, a bit each
-	frees   uint8 // of conn_place
+	frees   uint8 // of conn_spares
 	place   uint8 // f->place
 	hasSlot bool  // f->place is not CONN_NOWHERE
+	inside  bool  // somebody is in the front; of a pass: was seen there
+	fill    uint8
+	from    uint8 // slot of the front that a sweep looks at
+	flow    flowID
+	address uint8 // of conn_flow
 	outcome outcome
 
 	server   uint8 // that it reported
 	had      uint8 // ghost: servers that the flow's connection had since it arrived, a bit each
 	expect   uint8 // ghost: the server that its look has to find, since nothing ended the connection
+	holds    bool  // ghost: nothing ended the connection that it found
 	buffered uint8
 
-	key    word // of conn_match
+	key    word // of conn_match and conn_flow
 	seen   word // f->seen
 	other  word // of conn_elsewhere
+	moved  word // of conn_find
+	was    word // of conn_carry: of the slot in the front
 	buffer [4]buffered
 }
 
@@ -189,470 +255,72 @@ func (a *actor) progress() uint64 {
 }
 
 // loadsMore says whether the actor may make a plain load before its next barrier.
-func (a *actor) loadsMore(p packet) bool {
+func (a *actor) loadsMore() bool {
 	switch a.pc {
-	case arrive, uncount, storeClient, storeKey, publish, done:
+	case arrive, uncount, storeClient, storeKey, publish, enterSwap, countMoved, carry, settled, giveBack, nobodyLeft, done:
 		return false
 	}
-	return a.stage != touching || p.kind == remove
+	return true
 }
 
 // run makes the actor's next step.
 func (x *machine) run() {
+	switch at := x.me.pc; {
+	case at == arrive:
+		x.begin()
+	case at <= movedLast:
+		x.stepFind()
+	case at <= publish:
+		x.stepClaim()
+	case at <= discount:
+		x.stepWrite()
+	case at <= touchDiscount:
+		x.stepTouch()
+	case at <= endUncount:
+		x.stepSweep()
+	case at <= giveBack:
+		x.stepSettle()
+	default:
+		x.stepPass()
+	}
+}
+
+// begin makes the first step, before which there is nothing to do.
+func (x *machine) begin() {
 	a, p := x.me, x.packet
-	wordCell := x.slot(a.pos)
-	own := x.slot(a.place)
-	version := a.seen.version() + 1
-	if x.is(versionStays) {
-		version--
-	}
-	fresh := p.after(pack(0, p.server, free, version)) // word of conn_write
-	unfinished := pack(0, p.server, tentative, version)
-
-	switch a.pc {
-	case arrive:
+	switch {
+	case p.kind.asks():
+		a.pc = ask
+	case p.kind.moves():
+		x.leaveFrom(0)
+	case p.kind.looks():
 		a.had = 1 << x.live(p.flow)
-		if p.kind == sweep || p.kind == flush {
-			x.sweepFrom(0)
-		} else {
-			x.look()
-		}
-
-	case hint: // *(volatile __u64 *)&crowd->spread: anything at any time
-		x.choices = 2
-		x.hinted(x.choice == 1)
-	case wayKey: // conn_ways: key = *(volatile __u64 *)&conn_slot(set, six, way)->key
-		if key := x.load(x.keyCell(wordCell)); key.client() == flows[p.flow].client {
-			a.ways |= 1 << a.pos
-		}
-		x.lookFrom(a.turn, a.pos+1)
-
-	case matchKey: // conn_match: key = *(volatile __u64 *)&slot->key
-		a.key = x.load(x.keyCell(wordCell))
-		if x.is(wordFirst) {
-			a.other = x.load(wordCell)
-		}
-		switch {
-		case a.key.client() != flows[p.flow].client:
-			x.matched(0)
-		case x.six:
-			a.pc = matchClient
-		default:
-			a.pc = matchWord
-		}
-	case matchClient: // conn_client_equal
-		if x.load(x.clientCell(wordCell)) != word(flows[p.flow].address) {
-			x.matched(0)
-			return
-		}
-		a.pc = matchWord
-	case matchWord: // word = *(volatile __u64 *)&slot->word
-		if x.is(wordFirst) {
-			x.compare(a.other)
-			return
-		}
-		x.compare(x.load(wordCell))
-
-	case placeWord: // conn_place: word = *(volatile __u64 *)&slot->word
-		w := x.load(wordCell)
-		rank := w.rank(p.now)
-		if rank == 0 {
-			a.frees++
-		}
-		if rank < x.best() {
-			a.hasSlot, a.seen, a.place = true, w, a.pos
-		}
-		x.placeNext()
-
-	case claim: // conn_write: CAS f->seen → busy
-		taken := pack(0, 0, busy, version)
-		if x.is(plainEviction) && a.seen.lives() {
-			x.store(own, taken)
-		} else if _, ok := x.cas(own, a.seen, taken); !ok {
-			x.tryAgain()
-			return
-		}
-		a.pc = storeClient
-		if a.seen.lives() && !x.is(uncountForgotten) {
-			a.pc = uncount
-		}
-		x.skip()
-	case uncount: // conn_uncount(f->seen)
-		x.add(a.seen, -1)
-		a.pc = storeClient
-		x.skip()
-	case storeClient: // client[0] = …, client[1] = …
-		x.store(x.clientCell(own), word(flows[p.flow].address))
-		a.pc = storeKey
-		x.skip()
-	case storeKey: // *(volatile __u64 *)&slot->key = …
-		x.store(x.keyCell(own), packKey(flows[p.flow].client, version))
-		a.pc = publish
-		if x.is(keyFirst) {
-			a.stage, a.pc = writing, claim
-		}
-	case publish: // __sync_lock_test_and_set(&slot->word, tentative)
-		if x.is(plainPublication) {
-			x.store(own, unfinished)
-		} else {
-			x.cas(own, x.cells[own], unfinished)
-		}
-		a.stage = elsewhere
-		if x.is(frontNotRivaled) && a.place >= x.sets[0] {
-			x.elsewhereFrom(x.sets[0])
-			return
-		}
-		x.elsewhereFrom(0)
-	case kill: // conn_elsewhere: CAS word → conn_free(word)
-		if _, ok := x.cas(wordCell, a.other, a.other.freed()); !ok {
-			x.finish(withdraw)
-			return
-		}
-		if x.is(killerCounts) {
-			x.add(pack(0, a.other.server(), synRecv, 0), -1)
-		}
-		x.elsewhereFrom(a.pos + 1)
-	case withdraw: // CAS tentative → conn_free(tentative)
-		if !x.is(neverWithdraws) {
-			x.cas(own, unfinished, unfinished.freed())
-		}
-		x.tryAgain()
-	case count: // conn_count(f->server_id, conn_unit(f->state))
-		x.add(fresh, +1)
-		a.pc = alive
-		if x.is(countsLate) {
-			x.report(made, p.server)
-		}
-	case alive: // CAS tentative → word
-		_, ok := x.cas(own, unfinished, fresh)
-		switch {
-		case ok && x.is(countsLate):
-			a.stage, a.pc = touching, count
-		case ok:
-			x.report(made, p.server)
-		case x.is(countsLate):
-			x.tryAgain()
-		default:
-			a.pc = discount
-		}
-	case discount: // conn_count(f->server_id, -conn_unit(f->state))
-		x.add(fresh, -1)
-		x.tryAgain()
-
-	case touchCount: // conn_swap: the new unit is counted before it can be seen
-		x.add(p.after(a.seen), +1)
-		a.pc = touch
-	case touch: // CAS seen → word
-		w := p.after(a.seen)
-		found, ok := x.cas(own, a.seen, w)
-		a.other = found
-		switch moved := w.unit() != a.seen.unit(); {
-		case ok && moved:
-			a.pc = touchUncount
-		case ok:
-			x.report(known, a.seen.server())
-		case moved && !x.is(touchCountsLate):
-			a.pc = touchDiscount
-		default:
-			x.touchAgain()
-		}
-	case touchUncount: // the old unit, which nobody can see any more
-		if x.is(touchCountsLate) {
-			x.counts[a.seen.server()][p.after(a.seen).unit()]++
-		}
-		x.add(a.seen, -1)
-		x.report(known, a.seen.server())
-	case touchDiscount: // the new one, since the swap failed
-		x.add(p.after(a.seen), -1)
-		x.touchAgain()
-
-	case sweepWord: // conn_expire_set: word = *(volatile __u64 *)&slot->word
-		a.seen = x.load(a.pos)
-		if a.seen.lives() && (p.kind == flush || a.seen.expired(p.now)) {
-			a.place, a.pc = a.pos, end
-			return
-		}
-		x.sweepFrom(a.pos + 1)
-	case end: // conn_end: CAS seen → conn_free(seen)
-		_, ok := x.cas(own, a.seen, a.seen.freed())
-		switch {
-		case ok:
-			a.pc = endUncount
-		case p.kind == remove:
-			x.tryAgain()
-		default:
-			x.sweepFrom(a.pos + 1)
-		}
-	case endUncount: // conn_uncount(seen)
-		x.add(a.seen, -1)
-		if p.kind == remove {
-			x.report(known, a.seen.server())
-			return
-		}
-		x.sweepFrom(a.pos + 1)
+		x.look()
+	default:
+		x.sweepFrom(0)
 	}
+	x.at = a.pc
+	x.run()
+}
+
+// own is the cell of the word at f->place.
+func (x *machine) own() uint8 { return x.slot(x.me.place) }
+
+// flow is whose connection the actor looks for, makes or moves.
+func (x *machine) flow() flowID {
+	if x.packet.kind.looks() {
+		return x.packet.flow
+	}
+	return x.me.flow
 }
 
 // slot is the slot at a place in the order of the flow's sets; a sweep's order
 // is that of the table.
 func (x *machine) slot(place uint8) uint8 {
-	if order := x.order[x.packet.flow]; order != nil && x.me.stage != sweeping && place < x.slots() {
+	if order := x.order[x.flow()]; order != nil && x.me.stage != sweeping && place < x.places() {
 		return order[place]
 	}
 	return place
-}
-
-// look is the start of conn_look.
-func (x *machine) look() {
-	a := x.me
-	a.stage, a.turn, a.pos = looking, frontKeys, 0
-	a.ways, a.frees, a.place, a.hasSlot = 0, 0, 0, false
-	a.key, a.seen, a.other = 0, 0, 0
-	if x.stales[x.actor] == [maxCells]uint8{} {
-		a.expect = x.live(x.packet.flow)
-	}
-	x.lookFrom(frontKeys, 0)
-}
-
-// lookFrom goes on with conn_look at a place, or where else there is something
-// to read in this part or a later one.
-func (x *machine) lookFrom(part, place uint8) {
-	a := x.me
-	for ; part < nowhere; part, place = part+1, 0 {
-		if part == frontTry && x.is(frontLeftOut) {
-			continue
-		}
-		from, to := x.set(setOf[part])
-		for place = max(place, from); place < to; place++ {
-			asked := part == frontIfDense && a.turn != part
-			keys := part == frontKeys || part == firstKeys || part == secondKeys
-			switch {
-			case keys:
-				a.pc = wayKey
-			case a.ways&(1<<place) == 0:
-				continue
-			case asked: // without a way to try, the hint is all the same
-				a.pc = hint
-			default:
-				a.pc = matchKey
-			}
-			a.turn, a.pos = part, place
-			return
-		}
-	}
-	x.unknown()
-}
-
-// hinted goes on with what the hint said.
-func (x *machine) hinted(spread bool) {
-	a := x.me
-	if x.log != nil {
-		x.log("is spread: %v", spread)
-	}
-	switch {
-	case a.stage == placing:
-		a.pc = placeWord
-		if spread {
-			a.pos = x.sets[0]
-		}
-	case spread:
-		x.lookFrom(firstKeys, 0)
-	default:
-		a.pc = matchKey
-	}
-}
-
-// compare is the end of conn_match.
-func (x *machine) compare(w word) {
-	switch {
-	case w.state() == free, w.state() == busy:
-		w = 0
-	case x.me.key.version() != w.version() && !x.is(versionsIgnored):
-		w = pack(0, 0, tentative, 0)
-	case serves[w.server()] != flows[x.packet.flow].service:
-		w = 0
-	}
-	x.matched(w)
-}
-
-// matched goes on after conn_match.
-func (x *machine) matched(w word) {
-	a := x.me
-	a.key, a.other = 0, 0
-	switch {
-	case a.stage == elsewhere && w == 0:
-		x.elsewhereFrom(a.pos + 1)
-	case a.stage == elsewhere:
-		x.rival(w)
-	case w != 0:
-		a.seen, a.place, a.hasSlot = w, a.pos, true
-		x.judge()
-	default:
-		if a.turn != frontIfDense { // else it is tried once more
-			a.ways &^= 1 << a.pos
-		}
-		x.lookFrom(a.turn, a.pos+1)
-	}
-}
-
-// judge is conn_judge.
-func (x *machine) judge() {
-	a, p := x.me, x.packet
-	a.turn, a.ways = 0, 0
-	switch {
-	case a.seen.state() == tentative:
-		x.tryAgain()
-	case p.kind == remove:
-		a.stage, a.pc = touching, end
-	case a.seen.expired(p.now), p.kind == syn && a.seen.ended():
-		x.unknown()
-	default:
-		x.checkFound(a.seen.server())
-		a.stage = touching
-		x.touchSeen()
-	}
-}
-
-// unknown is what conn_find leaves without a connection: only who opens one goes on.
-func (x *machine) unknown() {
-	a := x.me
-	if a.expect != 0 && !a.hasSlot {
-		x.fail("does not find the connection of %s", flows[x.packet.flow].name)
-	}
-	if !x.packet.opens() {
-		x.report(missed, 0)
-		return
-	}
-	a.stage, a.turn, a.pos, a.ways = placing, 0, 0, 0
-	switch {
-	case a.hasSlot:
-		x.startWrite()
-	case x.sets[0] > 0:
-		a.pc = hint
-	default:
-		a.pc = placeWord
-	}
-}
-
-// best is conn_place's: the last free slot of the first set is only as good as one
-// that is expired, so that a free one of the second goes before it.
-func (x *machine) best() int {
-	a := x.me
-	second, _ := x.set(2)
-	switch {
-	case !a.hasSlot:
-		return nobody
-	case a.frees == 1 && a.pos >= second:
-		return 1
-	}
-	return a.seen.rank(x.packet.now)
-}
-
-// placeNext goes on with conn_place's loops. They end after a set in which a slot
-// was free.
-func (x *machine) placeNext() {
-	a := x.me
-	a.pos++
-	first, second := x.set(1)
-	ends := a.pos == first || a.pos == second || a.pos == x.slots()
-	switch {
-	case a.pos < x.slots() && !(ends && x.best() == 0):
-		a.pc = placeWord
-	case a.hasSlot:
-		a.frees = 0
-		x.startWrite()
-	default:
-		x.report(full, 0)
-	}
-}
-
-// startWrite is the start of conn_write.
-func (x *machine) startWrite() {
-	x.me.stage, x.me.pc = writing, claim
-	if x.is(keyFirst) {
-		x.me.stage, x.me.pc = placing, storeKey
-	}
-}
-
-// skip leaves out the steps that this table or mutant has not.
-func (x *machine) skip() {
-	if x.me.pc == storeClient && !x.six {
-		x.me.pc = storeKey
-	}
-	if x.me.pc == storeKey && x.is(keyFirst) {
-		x.me.pc = publish
-	}
-}
-
-// elsewhereFrom goes on with conn_elsewhere's loop at a place.
-func (x *machine) elsewhereFrom(place uint8) {
-	a := x.me
-	a.other = 0
-	if place == a.place {
-		place++
-	}
-	if place >= x.slots() || x.is(noSecondLook) {
-		x.finish(count)
-		return
-	}
-	a.pos, a.pc = place, matchKey
-}
-
-// rival decides between this connection and another of its key.
-func (x *machine) rival(w word) {
-	a := x.me
-	switch {
-	case w.state() != tentative, a.pos < a.place:
-		x.finish(withdraw)
-	case x.is(lowerStays):
-		x.elsewhereFrom(a.pos + 1)
-	default:
-		a.other, a.pc = w, kill
-	}
-}
-
-func (x *machine) finish(at pc) {
-	x.me.stage, x.me.pc, x.me.other = finishing, at, 0
-	if at == count && x.is(countsLate) {
-		x.me.pc = alive
-	}
-}
-
-// touchSeen is one turn of conn_move_in's loop.
-func (x *machine) touchSeen() {
-	a := x.me
-	w := x.packet.after(a.seen)
-	switch {
-	case w == a.seen:
-		x.report(known, a.seen.server())
-	case w.unit() != a.seen.unit() && !x.is(touchCountsLate):
-		a.pc = touchCount
-	default:
-		a.pc = touch
-	}
-}
-
-// touchAgain goes on from the word that was found, if it is still the connection.
-func (x *machine) touchAgain() {
-	const tries = 3 // CONN_TRIES, of which there are more
-	a := x.me
-	found := a.other
-	a.turn++
-	if a.turn == tries || !found.lives() || found.version() != a.seen.version() {
-		x.report(known, a.seen.server())
-		return
-	}
-	a.seen, a.other = found, 0
-	x.touchSeen()
-}
-
-// sweepFrom goes on with conn_expire_set's loop.
-func (x *machine) sweepFrom(slot uint8) {
-	a := x.me
-	a.stage, a.pos, a.place, a.seen, a.pc = sweeping, slot, 0, 0, sweepWord
-	if slot == x.slots() {
-		x.report(none, 0)
-	}
 }
 
 // tryAgain is AGAIN: the whole program again, or CONTENDED.

@@ -2,16 +2,21 @@
 
 package protocol
 
-// What conn.h promises. The ghosts of a state say what really happened: whose a
+// What bpf/table.h promises. The ghosts of a state say what really happened: whose a
 // slot is since its claim, and what an actor may or must find.
 
 import "fmt"
 
-// live returns the server of the flow's connection, 0 if it has none.
+// live returns the server of the flow's connection, 0 if it has none. One that is
+// moved lives all the time.
 func (st *state) live(flow flowID) uint8 {
 	for slot, owner := range st.owner {
-		if owner == uint8(flow) && st.cells[slot].lives() {
+		switch {
+		case owner != uint8(flow):
+		case st.cells[slot].lives():
 			return st.cells[slot].server()
+		case st.carried[slot] != 0:
+			return st.carried[slot].server()
 		}
 	}
 	return 0
@@ -19,37 +24,67 @@ func (st *state) live(flow flowID) uint8 {
 
 // checkWord checks one change of a word.
 func (x *machine) checkWord(slot uint8, old, is word) {
-	p := x.packet
+	if old.state() == moving && !x.packet.kind.moves() {
+		x.fail("takes a slot away to which a connection is moved")
+	}
 	if old.lives() && is.lives() {
 		if old.version() != is.version() || old.server() != is.server() {
 			x.fail("moves a connection from server %d to %d", old.server(), is.server())
 		}
 		return
 	}
-	if old.lives() {
+	switch {
+	case old.lives() && x.at == carry:
+		x.checkCarried(slot, old)
+	case old.lives():
 		x.checkEnded(slot, old, is)
 	}
 	if is.state() == busy {
-		x.owner[slot] = uint8(p.flow)
+		x.owner[slot] = uint8(x.flow())
 	}
 	if is.lives() {
 		x.checkNew(slot, is)
 	}
+	if is.lives() && x.packet.kind.moves() {
+		x.checkMoved(slot, is)
+	}
 }
 
-// checkEnded: a maker replaces nothing that is established, save its own.
+// checkCarried: who moves a connection knows whose it is.
+func (x *machine) checkCarried(slot uint8, old word) {
+	to := x.own()
+	if x.owner[slot] != x.owner[to] {
+		x.fail("moves the connection of %s as that of %s", flows[x.owner[slot]].name, flows[x.owner[to]].name)
+	}
+	x.carried[to] = old
+}
+
+// checkMoved: a connection arrives as it left.
+func (x *machine) checkMoved(slot uint8, is word) {
+	old := x.carried[slot]
+	x.carried[slot] = 0
+	if old == 0 {
+		x.fail("moves a connection that is still there, or over")
+	}
+	if old.state() != is.state() || old.expires() != is.expires() || old.server() != is.server() {
+		x.fail("changes a connection that it moves: was %v, is %v", old.state(), is.state())
+	}
+}
+
+// checkEnded: a maker replaces nothing that is established, save its own; nor does
+// who moves.
 func (x *machine) checkEnded(slot uint8, old, is word) {
 	p := x.packet
 	owner := x.owner[slot]
 	if p.opens() && is.state() != busy {
 		x.fail("takes a live connection away")
 	}
-	if p.opens() && owner != uint8(p.flow) && old.rank(p.now) == nobody {
+	if (p.opens() && owner != uint8(p.flow) || p.kind.moves()) && old.rank(p.now) >= rankKept {
 		x.fail("replaces %v of another key", old.state())
 	}
 	for i := range x.packets {
-		if uint8(x.packets[i].flow) == owner {
-			x.actors[i].expect = 0
+		if p := x.packets[i]; p.kind.looks() && uint8(p.flow) == owner {
+			x.actors[i].expect, x.actors[i].holds = 0, false
 		}
 	}
 }
@@ -58,12 +93,13 @@ func (x *machine) checkEnded(slot uint8, old, is word) {
 func (x *machine) checkNew(slot uint8, is word) {
 	owner := x.owner[slot]
 	for other := range x.slots() {
-		if other != slot && x.owner[other] == owner && x.cells[other].lives() {
+		if other != slot && x.owner[other] == owner && (x.cells[other].lives() || x.carried[other] != 0) {
 			x.fail("two live connections of %s, in slots %d and %d", flows[owner].name, slot, other)
 		}
 	}
 	for i := range x.packets {
-		if a := &x.actors[i]; uint8(x.packets[i].flow) == owner && a.pc != arrive && a.pc != done {
+		a, p := &x.actors[i], x.packets[i]
+		if p.kind.looks() && uint8(p.flow) == owner && a.pc != arrive && a.pc != done {
 			a.had |= 1 << is.server()
 		}
 	}
@@ -110,7 +146,10 @@ func (s *scenario) checkEnd(st *state) string {
 
 // find is a look by somebody whom nobody disturbs.
 func (s *scenario) find(st *state, f flowID) (slot uint8, ok bool) {
-	for place := range s.slots() {
+	for place := range s.places() {
+		if place < s.sets[0] && st.cells[insideCell] == insideNobody {
+			continue
+		}
 		slot := place
 		if order := s.order[f]; order != nil {
 			slot = order[place]

@@ -21,10 +21,24 @@ func (m memory) String() string { return [...]string{"sc", "tso", "weak"}[m] }
 
 const (
 	maxActors  = 4
-	maxCells   = 9 // four slots of key and word, or three with the client's address
+	maxCells   = 14 // four slots of word, key and client's address, and crowd's
+	maxSlots   = maxCells / 3
 	maxServers = 5
 	maxStale   = 7
 	versions   = 8
+)
+
+// Cells of struct crowd, behind those of the slots.
+const (
+	insideCell uint8 = maxCells - 2 + iota
+	movedCell
+)
+
+// enum inside. A pass asks with a number of its own, greater than all of these.
+const (
+	insideNobody word = iota
+	insideSomebody
+	insideAsked // by a pass that is over
 )
 
 // A word is what a cell of the table holds. As in bpf/types.h it is
@@ -47,10 +61,11 @@ const (
 	udpNew
 	busy
 	tentative
+	moving
 )
 
 func (s connState) String() string {
-	return [...]string{"free", "ESTABLISHED", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "UDP", "UDP_NEW", "BUSY", "TENTATIVE"}[s]
+	return [...]string{"free", "ESTABLISHED", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "UDP", "UDP_NEW", "BUSY", "TENTATIVE", "MOVING"}[s]
 }
 
 // pack is conn_pack.
@@ -80,23 +95,34 @@ func (w word) unit() int {
 	return 1
 }
 
-const nobody = 1 << 10 // rank of what is never replaced
+// A class is conn_class: whose place a new connection may take, the least first.
+type class int
 
-// rank is conn_rank: whose place a new connection may take, the least first.
+const (
+	spare class = iota
+	over
+	embryo
+	young // CLASS_DATAGRAM
+	kept
+	coming
+)
+
+const (
+	classShift = 8
+	rankOver   = int(over) << classShift
+	rankKept   = int(kept) << classShift
+)
+
+var classes = [...]class{free: spare, established: kept, synRecv: embryo, finWait: kept, timeWait: kept, closed: kept,
+	udp: kept, udpNew: young, busy: coming, tentative: coming, moving: coming}
+
+// rank is conn_rank: a word's class, and in a class who ends first.
 func (w word) rank(now uint8) int {
-	switch s := w.state(); {
-	case s == free:
-		return 0
-	case s >= busy:
-		return nobody
-	case w.expired(now):
-		return 1
-	case s == synRecv:
-		return 1<<8 + int(w.expires()-now)
-	case s == udpNew:
-		return 2<<8 + int(w.expires()-now)
+	c := classes[w.state()]
+	if w.lives() && w.expired(now) {
+		c = over
 	}
-	return nobody
+	return int(c)<<classShift | int(w.expires()-now)
 }
 
 // A flow is a client at a service. Its key in the table is only the client's
@@ -117,9 +143,12 @@ const (
 	flowD
 	otherVIP // the client of A at another service
 	collides // has A's hash bits, not its address
+	torn     // has A's hash bits, and B's address: nobody's, but the mover may read it
+	strange  // any other that is nobody's
 )
 
-var flows = [...]flow{{"A", 1, 1, 1}, {"B", 2, 2, 1}, {"C", 3, 3, 1}, {"D", 5, 5, 1}, {"A@2", 1, 1, 2}, {"A'", 1, 4, 1}}
+var flows = [...]flow{{"A", 1, 1, 1}, {"B", 2, 2, 1}, {"C", 3, 3, 1}, {"D", 5, 5, 1}, {"A@2", 1, 1, 2}, {"A'", 1, 4, 1},
+	{"A/B", 1, 2, 1}, {"nobody", 0, 0, 0}}
 
 // serves says whose service a real server is of.
 var serves = [maxServers]uint8{0, 1, 1, 1, 2}
@@ -137,7 +166,9 @@ type entry struct {
 type scenario struct {
 	name    string
 	sets    sets
+	fronts  uint8 // slots of other sets of the front, behind all others
 	six     bool
+	inside  word               // if not as it should be for who is there
 	order   map[flowID][]uint8 // slots by place, if not 0, 1, …
 	there   []entry
 	packets []packet
@@ -145,13 +176,19 @@ type scenario struct {
 	memory  memory
 	mutant  mutant
 	large   bool // too many states for -short
+	huge    bool // too many states for Weak
 	notWeak bool // does not hold under Weak
 }
 
 // sets are how many ways the front, the first and the second set have.
 type sets [3]uint8
 
-func (s *scenario) slots() uint8 { return s.sets[0] + s.sets[1] + s.sets[2] }
+// places are those that a flow may have, slots are those of the table.
+func (s *scenario) places() uint8 { return s.sets[0] + s.sets[1] + s.sets[2] }
+func (s *scenario) slots() uint8  { return s.places() + s.fronts }
+
+// front says whether a slot is in the front, be it a flow's or not.
+func (s *scenario) front(slot uint8) bool { return slot < s.sets[0] || slot >= s.places() }
 
 // set is a set's first place, and the first after it.
 func (s *scenario) set(choice uint8) (from, to uint8) {
@@ -171,7 +208,11 @@ func (s *scenario) start() (st state) {
 		st.cells[slot] = pack(0, 0, free, version)
 		st.cells[s.keyCell(slot)] = packKey(0, version)
 	}
+	st.cells[insideCell] = s.inside
 	for _, e := range s.there {
+		if s.front(e.slot) && s.inside == insideNobody {
+			st.cells[insideCell] = insideSomebody
+		}
 		w := pack(e.expires, e.server, e.state, version)
 		st.cells[e.slot] = w
 		st.cells[s.keyCell(e.slot)] = packKey(flows[e.flow].client, version)
@@ -203,8 +244,22 @@ const (
 	neverWithdraws          // who loses leaves its slot TENTATIVE
 	unbounded               // tries are not counted
 	frontNotRivaled         // who is not in the front does not look there for another
-	frontLeftOut            // with the hint spread, conn_look leaves the front out
+	frontLeftOut            // conn_look leaves the front out where it would come last
 	wordFirst               // conn_match reads the word before the client's address
+	movedIgnored            // conn_find does not compare crowd->moved after a miss
+	movedLate               // crowd->moved is counted when the front's slot is free
+	endsFirst               // the front's slot is free before MOVING is published
+	movingRivaled           // conn_elsewhere takes MOVING away, as it does TENTATIVE
+	movingUsed              // conn_judge takes MOVING for alive
+	carriesAnyway           // the mover does not mind that the front's word changed
+	neverGivesBack          // the mover that lost leaves its slot MOVING
+	goesByHash              // the mover takes the front's slot where the hash says that it is, not where it read
+	neverEnters             // conn_enter is left out
+	entersLate              // conn_enter after conn_elsewhere's look
+	insideEarly             // conn_elsewhere reads crowd->inside before the publication
+	gathersBlindly          // gather by a plain store
+	neverAsks               // a pass takes what it finds in crowd->inside for its question
+	touchSilent             // conn_move goes on if the slot is another's
 )
 
 // A state is all that the next step depends on. It has no pointers and no
@@ -215,20 +270,31 @@ type state struct {
 	actors [maxActors]actor
 	stale  [maxActors][maxCells][maxStale]word // weak: what an actor may still load, the oldest first
 	stales [maxActors][maxCells]uint8
-	owner  [maxCells / 2]uint8 // ghost: of which flow (index in scenario.flows) the slot is
+	// Ghosts.
+	owner   [maxSlots]uint8 // of which flow (index in flows) the slot is
+	carried [maxSlots]word  // MOVING: the word of the connection that is on its way here, if it left the front
 }
 
 func (s *scenario) keyCell(slot uint8) uint8    { return s.slots() + slot }
 func (s *scenario) clientCell(slot uint8) uint8 { return 2*s.slots() + slot }
 
 func (s *scenario) cellName(cell uint8) string {
+	switch cell {
+	case insideCell:
+		return "inside"
+	case movedCell:
+		return "moved"
+	}
 	return fmt.Sprintf("%s[%d]", [...]string{"word", "key", "client"}[cell/s.slots()], cell%s.slots())
 }
 
 func (s *scenario) show(cell uint8, w word) string {
+	if cell >= insideCell {
+		return fmt.Sprint(w)
+	}
 	switch cell / s.slots() {
 	case 0:
-		if w.lives() || w.state() == tentative {
+		if w.lives() || w.state() >= tentative {
 			return fmt.Sprintf("%v server %d until %d v%d", w.state(), w.server(), w.expires(), w.version())
 		}
 		return fmt.Sprintf("%v v%d", w.state(), w.version())
@@ -348,6 +414,16 @@ func (x *machine) cas(cell uint8, old, new word) (found word, swapped bool) {
 	return found, true
 }
 
+// swap is __sync_lock_test_and_set.
+func (x *machine) swap(cell uint8, value word) { x.cas(cell, x.cells[cell], value) }
+
+// increment is __sync_fetch_and_add of 1. Nobody uses what it returns: so it is no barrier.
+func (x *machine) increment(cell uint8) {
+	x.blocked = x.memory == tso && x.me.buffered > 0
+	x.sayCell("counts", cell, x.cells[cell], x.cells[cell]+1)
+	x.write(cell, x.cells[cell]+1)
+}
+
 // add is conn_count: one connection more or less in the half that the word is in.
 func (x *machine) add(w word, n int8) {
 	x.blocked = x.memory == tso && x.me.buffered > 0
@@ -370,7 +446,7 @@ func (x *machine) write(cell uint8, value word) {
 	x.cells[cell] = value
 	for i := range x.packets {
 		a := &x.actors[i]
-		if x.memory != weak || i == int(x.actor) || !a.loadsMore(x.packets[i]) {
+		if x.memory != weak || i == int(x.actor) || !a.loadsMore() {
 			continue
 		}
 		n := &x.stales[i][cell]
