@@ -85,7 +85,7 @@ func (w word) lives() bool            { return w.state() != free && w.state() < 
 func (w word) expired(now uint8) bool { return w.expires() <= now }                               // conn_expired
 func (w word) freed() word            { return pack(0, 0, free, w.version()) }                    // conn_free
 func (w word) ended() bool            { s := w.state(); return s >= finWait && s <= closed }      // conn_ended
-func (w word) active() bool           { s := w.state(); return s == established || s == synRecv } // conn_active
+func (w word) active() bool           { s := w.state(); return s == established || s == synRecv } // CONN_ACTIVE
 
 // unit is conn_unit: which half of a server's count the connection is in.
 func (w word) unit() int {
