@@ -28,10 +28,10 @@ mkdir -p "$root"
 cp "$cache/veth.ko" "$root/"
 CGO_ENABLED=0 go build -trimpath -o "$root/init" ./test/kernel/guest
 CGO_ENABLED=0 go test -c -trimpath -o "$root/test" ./internal/dataplane
-echo "${@:--test.skip=Reason|Flood|Front|TwoProcessors|CountsAre|Heals|ManyServices|Rings|Readers -rapid.checks=20} -test.timeout=8m" >"$root/args"
+echo "${@:--test.skip=Reason|Flood|Front|TwoProcessors|CountsAre|Heals|ManyServices|Rings|Readers -rapid.checks=20} -test.timeout=9m" >"$root/args"
 (cd "$root" && find . | cpio -o -H newc --quiet) | gzip -1 >"$work/initrd"
 
-timeout 600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 2048 -smp 2 -nodefaults -no-user-config \
+timeout 660 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 2048 -smp 2 -nodefaults -no-user-config \
 	-display none -nic none -no-reboot -kernel "$cache/vmlinuz" -initrd "$work/initrd" \
 	-append "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off" -serial stdio </dev/null | tr -d '\r' | tee "$work/log"
 grep -q '^guest: exit 0$' "$work/log"
