@@ -206,7 +206,8 @@ enum conn_class {
 	CLASS_SHIFT = 32,
 };
 
-/* Before this rank are all that may be replaced. */
+/* Before these ranks are what is nobody's any more, and all that may be replaced. */
+#define RANK_EMBRYO ((__u64)CLASS_EMBRYO << CLASS_SHIFT)
 #define RANK_KEPT ((__u64)CLASS_KEPT << CLASS_SHIFT)
 
 static const __u8 conn_classes[STATE_MAX] = {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * sweep.h: what the daemon's sweep does, set by set. Reads `real_servers`, writes
- * `connections4`, `connections6`, `counts` and `crowds`.
+ * sweep.h: what the daemon's sweep does, set by set. Reads `real_servers` and
+ * `secrets`, writes `connections4`, `connections6`, `counts` and `crowds`.
  *
  * conn_expire ends connections whose time is up, or all, and moves others out of the
  *             front if it is not their place any more.
@@ -75,20 +75,22 @@ static __always_inline bool conn_flow(struct flow *f, bool six, struct slot *slo
 }
 
 /*
- * Moves a connection out of the front to one of its other sets. Where both are full
- * and one may be replaced, the older goes, as if it had come now.
+ * Moves a connection out of the front to one of its other sets, if there is room. In
+ * a flood that has filled the front, the older goes of those that may be replaced,
+ * as in the other sets.
  */
 static __always_inline int conn_settle_slot(__u64 now, struct slot *slot, bool six)
 {
 	struct flow f = { .now = now, .seen = *(volatile __u64 *)&slot->word };
-	__u64 seen = f.seen, best = RANK_KEPT;
+	__u64 most = conn_fill(conn_crowd(six)) == FILL_REPLACE ? RANK_KEPT : RANK_EMBRYO;
+	__u64 seen = f.seen, best = most;
 
 	if (!conn_lives(seen) || conn_expired(seen, now) || !conn_flow(&f, six, slot))
 		return SETTLED_STAYS;
 	best = conn_best(&f, six, 1, best);
 	if (!conn_spare(best))
 		best = conn_best(&f, six, 2, best);
-	if (best == RANK_KEPT)
+	if (best == most)
 		return SETTLED_STAYS;
 	if (best >> CLASS_SHIFT > CLASS_OVER && conn_rank(seen, now) < best)
 		return conn_end(slot, seen) ? SETTLED_ENDED : SETTLED_STAYS;

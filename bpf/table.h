@@ -84,7 +84,7 @@ static __always_inline __u64 conn_fill(struct crowd *crowd)
  */
 static __always_inline void conn_crowded(struct crowd *crowd, __u64 fill)
 {
-	if (!crowd || crowd->missed++ < conn_front / 4 || fill >= FILL_REPLACE)
+	if (!crowd || fill >= FILL_REPLACE || crowd->missed++ < conn_front / 4)
 		return;
 	crowd->missed = 0;
 	crowd->fill = fill + 1;

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -57,8 +56,7 @@ func (p *Plane) Flush() (Swept, error) {
 	for i := range p.arrays.until.items {
 		atomic.StoreUint64(&p.arrays.until.items[i], 0) // what goes by a ring ends, too
 	}
-	p.settling.RLock()
-	defer p.settling.RUnlock()
+	defer p.holdStill()()
 	return p.sweep(bpfSweep{NowNs: uint64(coarseNow()), Sets: p.sets(), All: 1})
 }
 
@@ -69,15 +67,10 @@ func (p *Plane) sets() uint32 { return p.objects.Connections4.MaxEntries() }
 // 2^23 times at most (linux/bpf_verifier.h, BPF_MAX_LOOPS).
 const maxSweep = 1 << 20
 
-// loadsInOrder says whether CPUs read in the order of the program. Where they do not, a
-// packet may miss a connection that is being moved (test/protocol shows it, and that all
-// else holds there).
-const loadsInOrder = runtime.GOARCH == "amd64"
-
 // settle sweeps, and moves connections as well, unless somebody reads the tables who
 // might miss one that moves past.
 func (p *Plane) settle(part bpfSweep) (Swept, error) {
-	if loadsInOrder && p.settling.TryLock() {
+	if p.settling.TryLock() {
 		defer p.settling.Unlock()
 		part.Settle = 1
 	}

@@ -136,6 +136,7 @@ type traffic struct {
 	handshake bool   // SYN and ACK of each source; otherwise no source comes twice
 	honest    uint32 // one packet in so many is of a handshake of an honest client; 0 none is
 	vips      uint32
+	from      uint64 // packets of the class that came before
 }
 
 const (
@@ -177,12 +178,13 @@ func (g *generator) flood(what traffic, n uint64) uint64 {
 	} {
 		g.set(name, value)
 	}
-	for _, name := range []string{"flood_next", "flood_opened", "flood_succeeded", "flood_forwarded"} {
+	for _, name := range []string{"flood_opened", "flood_succeeded", "flood_forwarded"} {
 		g.set(name, uint64(0))
 	}
-	g.set("flood_end", n)
+	g.set("flood_next", what.from)
+	g.set("flood_end", what.from+n)
 	g.set("flood_step_ns", uint64(g.packetTime()))
-	for sent := uint64(0); sent < n; sent = g.get("flood_next") {
+	for sent := uint64(0); sent < n; sent = g.get("flood_next") - what.from {
 		if err := g.run(0, int(min(n-sent, 1<<20))); err != nil {
 			g.t.Fatal(err)
 		}

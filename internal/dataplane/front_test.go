@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"lvx/internal/lvs"
 )
@@ -182,6 +184,57 @@ func TestFront(t *testing.T) {
 			t.Errorf("after a flush: inside %d, fill %d", crowd.Inside, crowd.Fill)
 		}
 	}
+}
+
+// A table that fills slowly, a few thousand between two sweeps, leaves its front as
+// one does that fills at once, and has room for as many. Handshakes that are under way
+// when the sweep comes are finished.
+func TestFrontFillsSlowly(t *testing.T) {
+	const size, step = 150_000, 5_000
+	r := newRig(t)
+	r.again(Options{Connections: size, Services: 64, RealServers: 1024, MHTable: 251, detached: true})
+	r.serve(lvs.RR, 1)
+	g := r.generator("test_flood")
+	crowd := &r.arrays.crowds.items[0]
+	for held := uint64(0); held < size; held += step {
+		for _, flags := range []uint32{flagSYN, flagACK} {
+			if got := g.flood(traffic{class: classEstablished, flags: flags, from: held}, step); got != step {
+				t.Fatalf("with %d connections and fill %d, of %d packets with flags %#x %d were served: %v", held, crowd.Fill, step, flags, got, r.reasons())
+			}
+			r.sweep()
+		}
+	}
+	if n := r.reasons()["STATELESS"] + r.reasons()["NO_CONNECTION"]; n != 0 || crowd.Fill != uint64(bpfFillFILL_SETS) || len(r.held()) != size {
+		t.Errorf("%d packets went without a connection; fill %d, %d connections", n, crowd.Fill, len(r.held()))
+	}
+}
+
+// Who reads for long does not keep connections from moving for ever.
+func TestHoldStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Plane{}
+		moves := func() bool {
+			if !p.settling.TryLock() {
+				return false
+			}
+			p.settling.Unlock()
+			return true
+		}
+		short, long := p.holdStill(), p.holdStill()
+		short()
+		if moves() {
+			t.Error("moves past a listing")
+		}
+		time.Sleep(mostStill)
+		synctest.Wait()
+		if !moves() {
+			t.Error("waits for a listing that takes for ever")
+		}
+		long()
+		if !moves() {
+			t.Error("does not move when the listing is over")
+		}
+	})
 }
 
 // Of half-open connections of which one has to go, the older one does, in the front

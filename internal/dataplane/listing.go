@@ -5,6 +5,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 // Connections calls each for every connection that lives, in no order, and stops
 // at its first error, which it returns. It reads the tables in memory while packets
 // change them: each connection is as it was at one moment; one that is made or ends
-// meanwhile may be missed, and one that is made anew may come twice.
+// meanwhile may be missed, and one that is made anew may come twice. So may one that
+// has to move, if each takes ten seconds and more for all.
 func (p *Plane) Connections(each func(lvs.Connection) error) error {
 	return p.connectionsAt(coarseNow(), each)
 }
@@ -24,8 +26,7 @@ func (p *Plane) connectionsAt(now time.Duration, each func(lvs.Connection) error
 	if err != nil {
 		return err
 	}
-	p.settling.RLock()
-	defer p.settling.RUnlock()
+	defer p.holdStill()()
 	timeouts[bpfConnStateSTATE_UDP_NEW] = timeouts[bpfConnStateSTATE_UDP]
 	l := listing{plane: p, now: ticks(now), timeouts: timeouts, each: each}
 	for i := range p.arrays.four.items {
@@ -40,6 +41,21 @@ func (p *Plane) connectionsAt(now time.Duration, each func(lvs.Connection) error
 		}
 	}
 	return nil
+}
+
+// mostStill is how long a reader may keep connections from moving. A table in which
+// none can has less room.
+const mostStill = 10 * time.Second
+
+// holdStill keeps connections from moving until release is called, or so long at most.
+func (p *Plane) holdStill() (release func()) {
+	p.settling.RLock()
+	unlock := sync.OnceFunc(p.settling.RUnlock)
+	timer := time.AfterFunc(mostStill, unlock)
+	return func() {
+		timer.Stop()
+		unlock()
+	}
 }
 
 // listing is one reading of both tables.

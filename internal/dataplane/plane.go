@@ -399,9 +399,10 @@ func (p *Plane) askFronts() (question uint64) {
 }
 
 // gather learns from a pass over all sets, and its question. Packets need not look
-// into a front in which nobody is. New connections go there first again if there are
-// few, half as many as it has slots, and at all if the table is not full. Else packets
-// that find it full say so anew.
+// into a front in which nobody is. New connections go there first if there are few,
+// half as many as it has slots, and no more if there are many, three quarters: packets
+// say so themselves only where many of them come at once. A flood is over if a quarter
+// of all slots is free.
 func (p *Plane) gather(swept Swept, question uint64) {
 	for i := range p.arrays.crowds.items {
 		crowd := &p.arrays.crowds.items[i]
@@ -410,10 +411,14 @@ func (p *Plane) gather(swept Swept, question uint64) {
 		} else { // whoever wrote otherwise was not lvx
 			atomic.CompareAndSwapUint64(&crowd.Inside, uint64(bpfInsideINSIDE_NOBODY), uint64(bpfInsideINSIDE_SOMEBODY))
 		}
+		half := uint64(front) * uint64(perSet)
 		switch {
-		case swept.seen[i] < uint64(front)*uint64(perSet):
+		case swept.seen[i] < half:
 			atomic.StoreUint64(&crowd.Fill, uint64(bpfFillFILL_FRONT))
-		case swept.seen[i] < uint64(connections(p.sets())):
+		case swept.seen[i] > half*3/2:
+			atomic.CompareAndSwapUint64(&crowd.Fill, uint64(bpfFillFILL_FRONT), uint64(bpfFillFILL_SETS))
+		}
+		if swept.seen[i] < uint64(connections(p.sets()))*3/2 {
 			atomic.CompareAndSwapUint64(&crowd.Fill, uint64(bpfFillFILL_REPLACE), uint64(bpfFillFILL_SETS))
 		}
 		atomic.StoreUint64(&crowd.Missed, 0)

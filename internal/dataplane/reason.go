@@ -38,7 +38,7 @@ var reasons = [bpfReasonREASON_MAX]lvs.Reason{
 	bpfReasonREASON_TABLE_FULL: {Name: "TABLE_FULL", Verdict: lvs.Dropped,
 		Help: "The connection table has no room for this new connection, and the service has no hash ring to send it by. Unload and start with more --connections."},
 	bpfReasonREASON_CONTENDED: {Name: "CONTENDED", Verdict: lvs.Dropped,
-		Help: "Other packets opened this connection at the same moment, again and again; this one will be sent again."},
+		Help: "Other packets opened this connection at the same moment, or it was moved within its table, again and again; this one will be sent again."},
 	bpfReasonREASON_NO_NEIGHBOUR: {Name: "NO_NEIGHBOUR", Verdict: lvs.Dropped,
 		Help: "The real server does not answer ARP or neighbour solicitation. Is it up, and on the director's segment? See: lvx real-servers"},
 	bpfReasonREASON_OFF_LINK: {Name: "OFF_LINK", Verdict: lvs.Dropped,
