@@ -133,6 +133,7 @@ func TestKilledWhileApplying(t *testing.T) {
 	b.do("lvx apply %s", files[0])
 	journal := b.Host(lab.Director).Path("/run/lvx-state/default/journal.json")
 	at, old := 0, 0
+	late := 20 * time.Millisecond // or sooner, where applies have been through before
 	for range kills {
 		ctx, cancel := context.WithCancel(t.Context())
 		apply := b.Host(lab.Director).Command(ctx, "lvx", "apply", files[1-at])
@@ -151,7 +152,7 @@ func TestKilledWhileApplying(t *testing.T) {
 				begun = err == nil
 			}
 		}
-		<-time.After(rand.N(20 * time.Millisecond))
+		<-time.After(rand.N(late))
 		b.stop(b.daemon, syscall.SIGKILL)
 		<-came
 		cancel()
@@ -159,8 +160,10 @@ func TestKilledWhileApplying(t *testing.T) {
 		switch {
 		case b.nothingToDo(files[at]):
 			old++
+			late *= 2
 		case b.nothingToDo(files[1-at]):
 			at = 1 - at
+			late = max(late/2, time.Millisecond)
 		default:
 			plan, _ := b.exits(2, "lvx plan "+files[at])
 			t.Fatalf("the tables are neither old nor new:\n%.2000s", plan)
@@ -223,7 +226,11 @@ func TestDriftInTheMaps(t *testing.T) {
 	v := tcp(4, 80)
 	b.deploy(v, "rr", 1, 1)
 	before := b.do("ipvsadm -Sn")
-	pins := b.Host(lab.Director).Path("/sys/fs/bpf/lvx/default/v3")
+	found, err := filepath.Glob(b.Host(lab.Director).Path("/sys/fs/bpf/lvx/default/v*"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("find the pins: %v, %v", found, err)
+	}
+	pins := found[0]
 	for _, name := range []string{"service_ids", "addresses"} {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(pins, name), nil)
 		b.must("open the map "+name, err)
@@ -291,8 +298,9 @@ func TestLargeApplyUnderLoad(t *testing.T) {
 	if seen, counted := driverAfter-driver, sum(reasonsAfter)-sum(reasons); seen != counted {
 		t.Errorf("XDP got %d packets, %d have a reason", seen, counted)
 	}
+	// A few, where other work keeps the CPU of the receiving end for longer than its ring is.
 	for _, i := range b.status().Interfaces {
-		if i.LostAfterVerdict != 0 {
+		if i.LostAfterVerdict > sent/1000 {
 			t.Errorf("the driver of %s lost %d packets after they were forwarded", i.Name, i.LostAfterVerdict)
 		}
 	}
