@@ -208,7 +208,7 @@ enum conn_class {
 
 /* Before these ranks are what is nobody's any more, and all that may be replaced. */
 #define RANK_EMBRYO ((__u64)CLASS_EMBRYO << CLASS_SHIFT)
-#define RANK_KEPT ((__u64)CLASS_KEPT << CLASS_SHIFT)
+#define RANK_KEPT   ((__u64)CLASS_KEPT << CLASS_SHIFT)
 
 static const __u8 conn_classes[STATE_MAX] = {
 	[STATE_NONE] = CLASS_FREE,	  [STATE_ESTABLISHED] = CLASS_KEPT,
@@ -275,9 +275,9 @@ static __always_inline __u32 conn_spares(struct flow *f, bool six, __u32 choice)
 
 /*
  * Chooses the slot for a new connection. Its first set is filled before the second
- * is used, so that few packets have to look further; what finds both full goes
- * to the front, unless a flood does. Without a front, the last free slot of the first
- * set is for those that find the second full.
+ * is used, so that few packets have to look further; what finds both full goes to the
+ * front. Where there is no room in the front, the last free slot of the first set is
+ * for those that find the second full, and who may be replaced is.
  */
 static __always_inline void conn_place(struct flow *f, bool six)
 {
@@ -292,13 +292,13 @@ static __always_inline void conn_place(struct flow *f, bool six)
 	}
 	best = conn_best(f, six, 1, best);
 	if (conn_spare(best)) {
-		if (conn_front || conn_spares(f, six, 1) > 1)
+		if ((conn_front && fill == FILL_SETS) || conn_spares(f, six, 1) > 1)
 			return;
 		best = (__u64)CLASS_OVER << CLASS_SHIFT;
 	}
 	best = conn_best(f, six, 2, best);
 	if (!conn_front || fill == FILL_FRONT || conn_spare(best) ||
-	    (fill == FILL_REPLACE && best < RANK_KEPT))
+	    (fill == FILL_TIGHT && best < RANK_KEPT))
 		return;
 	best = conn_best(f, six, 0, best);
 	if (!conn_spare(best))

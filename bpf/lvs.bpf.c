@@ -83,13 +83,15 @@ static __always_inline int finish(struct packet *p, enum reason reason)
 
 static __always_inline int direct(struct xdp_md *ctx, __u64 now_ns)
 {
-	struct packet p = {
-		.ctx = ctx,
-		.pos = (void *)(long)ctx->data,
-		.end = (void *)(long)ctx->data_end,
-		.flow.now = conn_ticks(now_ns),
-	};
+	struct packet p; /* the stages write the rest before they read it */
 
+	p.ctx = ctx;
+	p.pos = (void *)(long)ctx->data;
+	p.end = (void *)(long)ctx->data_end;
+	p.flow = (struct flow){ .now = conn_ticks(now_ns) };
+	p.tags = 0;
+	p.refuse = REASON_UNDECIDED;
+	p.stateless = 0;
 	return finish(&p, stages(&p));
 }
 
@@ -176,6 +178,7 @@ const volatile struct {
 	enum glance glance;
 	enum inside inside;
 	enum fill fill;
+	enum settle settle;
 } exported_enums;
 
 char _license[] SEC("license") = "Dual BSD/GPL";

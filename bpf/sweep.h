@@ -75,14 +75,12 @@ static __always_inline bool conn_flow(struct flow *f, bool six, struct slot *slo
 }
 
 /*
- * Moves a connection out of the front to one of its other sets, if there is room. In
- * a flood that has filled the front, the older goes of those that may be replaced,
- * as in the other sets.
+ * Moves a connection out of the front to one of its other sets. In a flood the older
+ * goes of those that may be replaced, as it does in the other sets.
  */
-static __always_inline int conn_settle_slot(__u64 now, struct slot *slot, bool six)
+static __always_inline int conn_settle_slot(__u64 now, struct slot *slot, bool six, __u64 most)
 {
 	struct flow f = { .now = now, .seen = *(volatile __u64 *)&slot->word };
-	__u64 most = conn_fill(conn_crowd(six)) == FILL_REPLACE ? RANK_KEPT : RANK_EMBRYO;
 	__u64 seen = f.seen, best = most;
 
 	if (!conn_lives(seen) || conn_expired(seen, now) || !conn_flow(&f, six, slot))
@@ -101,15 +99,15 @@ static __always_inline int conn_settle_slot(__u64 now, struct slot *slot, bool s
  * The same, of a way of a set of the front. Global, so that the verifier looks at it
  * once: inlined, it is too much for it on 6.1 (more than 1,000,000 instructions).
  */
-__noinline int conn_settle(__u64 now, __u32 index, __u32 way, __u64 six)
+__noinline int conn_settle(__u64 now, __u32 index, __u32 way, __u64 six, __u64 most)
 {
 	void *set = six ? bpf_map_lookup_elem(&connections6, &index)
 			: bpf_map_lookup_elem(&connections4, &index);
 
 	if (!set || way >= CONN_WAYS)
 		return SETTLED_STAYS;
-	return six ? conn_settle_slot(now, conn_slot(set, way), true)
-		   : conn_settle_slot(now, conn_slot(set, way), false);
+	return six ? conn_settle_slot(now, conn_slot(set, way), true, most)
+		   : conn_settle_slot(now, conn_slot(set, way), false, most);
 }
 
 struct conn_sweep {
@@ -141,13 +139,17 @@ static __always_inline void conn_expire_slot(struct conn_sweep *sweep, struct sl
 static __always_inline void conn_leave(struct conn_sweep *sweep, __u32 index, void *set, bool six,
 				       __u64 *inside)
 {
-	bool settle = sweep->settle && conn_fill(conn_crowd(six)) != FILL_FRONT;
+	__u64 fill = conn_fill(conn_crowd(six)), most = RANK_EMBRYO;
+	bool settle = sweep->settle != SETTLE_NOT && fill != FILL_FRONT;
+
+	if (sweep->settle == SETTLE_REPLACE && fill == FILL_TIGHT)
+		most = RANK_KEPT;
 
 	for (__u32 way = 0; way < CONN_WAYS; way++) {
 		volatile __u64 *word = &conn_slot(set, way)->word;
 
 		if (settle && conn_lives(*word)) {
-			int settled = conn_settle(sweep->now, index, way, six);
+			int settled = conn_settle(sweep->now, index, way, six, most);
 
 			sweep->moved += settled == SETTLED_MOVED;
 			sweep->ended += settled == SETTLED_ENDED;

@@ -79,15 +79,13 @@ static __always_inline __u64 conn_fill(struct crowd *crowd)
 }
 
 /*
- * The front had no place for a new connection: after many such, others go elsewhere.
+ * The front had no place for a new connection: after many such, it counts as full.
  * Not counted exactly, which would have CPUs wait for each other.
  */
 static __always_inline void conn_crowded(struct crowd *crowd, __u64 fill)
 {
-	if (!crowd || fill >= FILL_REPLACE || crowd->missed++ < conn_front / 4)
-		return;
-	crowd->missed = 0;
-	crowd->fill = fill + 1;
+	if (crowd && fill != FILL_TIGHT && crowd->missed++ > conn_front / 4)
+		crowd->fill = FILL_TIGHT;
 }
 
 /* May anybody be in the front? Who asks before a barrier gets no answer that is worth anything. */

@@ -174,9 +174,9 @@ struct crowd {
 
 /* Where new connections go. The greater, the more there are. */
 enum fill {
-	FILL_FRONT = 0,	  /* to the front first */
-	FILL_SETS = 1,	  /* to the front if both other sets are full */
-	FILL_REPLACE = 2, /* to the front if both others are full of established ones */
+	FILL_FRONT = 0, /* to the front first */
+	FILL_SETS = 1,	/* to the front if both other sets are full */
+	FILL_TIGHT = 2, /* the front is full: there if both others are full of established ones */
 };
 
 /*
@@ -334,6 +334,13 @@ struct stats {
 	__u64 out_bytes;
 };
 
+/* What the sweep does with connections in the front, if it is not their place. */
+enum settle {
+	SETTLE_NOT = 0,
+	SETTLE_MOVE = 1,    /* to where there is room */
+	SETTLE_REPLACE = 2, /* or where one lies that may be replaced; the older goes */
+};
+
 /*
  * Argument and answer of the program lvs_sweep: it looks at some sets of both
  * tables.
@@ -343,7 +350,7 @@ struct sweep {
 	__u32 first;  /* in: number of the first set */
 	__u32 sets;   /* in: how many; those past the end are not counted */
 	__u32 all;    /* in: 1 ends every connection, 0 those whose time is up */
-	__u32 settle; /* in: 1 moves others out of the front, where it is not their place */
+	__u32 settle; /* in: enum settle */
 	__u64 seen4;  /* out, 0 in: connections looked at */
 	__u64 seen6;
 	__u64 ended;   /* connections that it ended */

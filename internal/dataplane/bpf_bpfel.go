@@ -93,9 +93,9 @@ type bpfCrowd struct {
 type bpfFill uint32
 
 const (
-	bpfFillFILL_FRONT   bpfFill = 0
-	bpfFillFILL_SETS    bpfFill = 1
-	bpfFillFILL_REPLACE bpfFill = 2
+	bpfFillFILL_FRONT bpfFill = 0
+	bpfFillFILL_SETS  bpfFill = 1
+	bpfFillFILL_TIGHT bpfFill = 2
 )
 
 type bpfGlance uint32
@@ -285,6 +285,14 @@ type bpfSet6 struct {
 	Slots   [4]bpfSlot
 	Clients [4]bpfClient6
 }
+
+type bpfSettle uint32
+
+const (
+	bpfSettleSETTLE_NOT     bpfSettle = 0
+	bpfSettleSETTLE_MOVE    bpfSettle = 1
+	bpfSettleSETTLE_REPLACE bpfSettle = 2
+)
 
 type bpfSlot struct {
 	_    structs.HostLayout

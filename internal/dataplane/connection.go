@@ -72,7 +72,10 @@ const maxSweep = 1 << 20
 func (p *Plane) settle(part bpfSweep) (Swept, error) {
 	if p.settling.TryLock() {
 		defer p.settling.Unlock()
-		part.Settle = 1
+		part.Settle = uint32(bpfSettleSETTLE_MOVE)
+		if p.flooded.Load() {
+			part.Settle = uint32(bpfSettleSETTLE_REPLACE)
+		}
 	}
 	return p.sweep(part)
 }

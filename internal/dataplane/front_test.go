@@ -143,7 +143,7 @@ func TestFront(t *testing.T) {
 		}
 
 		open(more)
-		if crowd.Fill != uint64(bpfFillFILL_SETS) {
+		if crowd.Fill != uint64(bpfFillFILL_TIGHT) {
 			t.Fatalf("of %d connections, fill %d", more, crowd.Fill)
 		}
 		inFront, before := r.people(six, others), r.held()
@@ -156,8 +156,8 @@ func TestFront(t *testing.T) {
 		}
 		r.settling.RUnlock()
 		// Those stay whose other sets are both full.
-		if swept, left := r.sweep(), r.people(six, others); int(swept.Moved)+left != inFront || swept.Ended != 0 || left > inFront/100 {
-			t.Errorf("of %d in the front the sweep moved %d and ended %d; %d are left", inFront, swept.Moved, swept.Ended, left)
+		if swept, left := r.sweep(), r.people(six, others); int(swept.Moved)+left != inFront || swept.Ended != 0 || left > inFront/100 || crowd.Fill != uint64(bpfFillFILL_SETS) {
+			t.Errorf("of %d in the front the sweep moved %d and ended %d; %d are left, fill %d", inFront, swept.Moved, swept.Ended, left, crowd.Fill)
 		}
 		if after := r.held(); !maps.Equal(before, after) {
 			t.Error("connections are not what they were before they were moved")
@@ -248,11 +248,14 @@ func TestFrontInAFlood(t *testing.T) {
 	others, _ := split(r.sets())
 	g.flood(traffic{class: classFlood, flags: flagSYN}, 20*size)
 	crowd := &r.arrays.crowds.items[0]
-	if crowd.Fill != uint64(bpfFillFILL_REPLACE) || r.people(false, others) == 0 {
+	if crowd.Fill != uint64(bpfFillFILL_TIGHT) || r.people(false, others) == 0 {
 		t.Fatalf("in a flood: fill %d, %d in the front", crowd.Fill, r.people(false, others))
 	}
+	if swept := r.sweep(); swept.Ended+swept.Moved != 0 {
+		t.Errorf("before a flood was seen the sweep made room: %+v", swept)
+	}
 	swept := r.sweep()
-	if n := r.people(false, others); n != 0 || crowd.Inside != uint64(bpfInsideINSIDE_NOBODY) || crowd.Fill != uint64(bpfFillFILL_REPLACE) {
+	if n := r.people(false, others); n != 0 || crowd.Inside != uint64(bpfInsideINSIDE_NOBODY) || crowd.Fill != uint64(bpfFillFILL_TIGHT) {
 		t.Errorf("after the sweep %+v: %d in the front, inside %d, fill %d", swept, n, crowd.Inside, crowd.Fill)
 	}
 	if active := r.counts(key, "10.0.0.1:80").Active; int(active) != len(r.connections()) {

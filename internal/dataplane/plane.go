@@ -113,6 +113,7 @@ type Plane struct {
 	// settling is held by who moves connections, and by readers of all: those share it.
 	settling  sync.RWMutex
 	questions atomic.Uint64 // asked so far, see askFronts
+	flooded   atomic.Bool   // the last pass found one of the tables nearly full
 
 	// mu guards the tables below and every write to a map that is not the BPF
 	// programs'.
@@ -401,28 +402,30 @@ func (p *Plane) askFronts() (question uint64) {
 // gather learns from a pass over all sets, and its question. Packets need not look
 // into a front in which nobody is. New connections go there first if there are few,
 // half as many as it has slots, and no more if there are many, three quarters: packets
-// say so themselves only where many of them come at once. A flood is over if a quarter
-// of all slots is free.
+// say that it is full only where many of them come at once. It is not any more if half
+// of it is free, unless a flood goes on: three quarters of all slots are taken.
 func (p *Plane) gather(swept Swept, question uint64) {
+	half, flooded := uint64(front)*uint64(perSet), false
 	for i := range p.arrays.crowds.items {
-		crowd := &p.arrays.crowds.items[i]
-		if swept.inside[i] == 0 {
+		crowd, seen, inside := &p.arrays.crowds.items[i], swept.seen[i], swept.inside[i]
+		if inside == 0 {
 			atomic.CompareAndSwapUint64(&crowd.Inside, question, uint64(bpfInsideINSIDE_NOBODY))
 		} else { // whoever wrote otherwise was not lvx
 			atomic.CompareAndSwapUint64(&crowd.Inside, uint64(bpfInsideINSIDE_NOBODY), uint64(bpfInsideINSIDE_SOMEBODY))
 		}
-		half := uint64(front) * uint64(perSet)
+		flood := seen > uint64(connections(p.sets()))*3/2
 		switch {
-		case swept.seen[i] < half:
+		case seen < half:
 			atomic.StoreUint64(&crowd.Fill, uint64(bpfFillFILL_FRONT))
-		case swept.seen[i] > half*3/2:
-			atomic.CompareAndSwapUint64(&crowd.Fill, uint64(bpfFillFILL_FRONT), uint64(bpfFillFILL_SETS))
-		}
-		if swept.seen[i] < uint64(connections(p.sets()))*3/2 {
-			atomic.CompareAndSwapUint64(&crowd.Fill, uint64(bpfFillFILL_REPLACE), uint64(bpfFillFILL_SETS))
+		case seen > half*3/2 && (inside > half || flood):
+			atomic.StoreUint64(&crowd.Fill, uint64(bpfFillFILL_TIGHT))
+		case seen > half*3/2:
+			atomic.StoreUint64(&crowd.Fill, uint64(bpfFillFILL_SETS))
 		}
 		atomic.StoreUint64(&crowd.Missed, 0)
+		flooded = flooded || flood
 	}
+	p.flooded.Store(flooded)
 }
 
 // Close lets go of the data plane. What is pinned goes on forwarding.

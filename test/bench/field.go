@@ -190,8 +190,8 @@ func (f *field) open(v *variant, from, to uint32) error {
 }
 
 // fill sends new flows until every table is full, six times the capacity: lvx's
-// slots are twice as many, and the last free ones are hard to meet. Then comes a
-// sweep, as the daemon makes one each second.
+// slots are twice as many, and the last free ones are hard to meet. Then come two
+// sweeps, as the daemon makes one each second.
 func (f *field) fill() error {
 	for _, v := range f.balancers() {
 		sent, err := f.feed(v, f.opening(), f.sent, 6*f.connections)
@@ -200,8 +200,12 @@ func (f *field) fill() error {
 		}
 		f.sent += sent
 	}
-	_, err := f.plane.Sweep()
-	return err
+	for range 2 {
+		if _, err := f.plane.Sweep(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tally is what a variant had counted.
