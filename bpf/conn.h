@@ -206,7 +206,8 @@ enum conn_class {
 	CLASS_SHIFT = 32,
 };
 
-/* Before these ranks are what is nobody's any more, and all that may be replaced. */
+/* Before these ranks are: what is free, what is nobody's any more, all that may be replaced. */
+#define RANK_OVER   ((__u64)CLASS_OVER << CLASS_SHIFT)
 #define RANK_EMBRYO ((__u64)CLASS_EMBRYO << CLASS_SHIFT)
 #define RANK_KEPT   ((__u64)CLASS_KEPT << CLASS_SHIFT)
 
@@ -233,7 +234,7 @@ static __always_inline __u64 conn_rank(__u64 word, __u64 now)
 
 static __always_inline bool conn_spare(__u64 rank)
 {
-	return rank >> CLASS_SHIFT == CLASS_FREE;
+	return rank < RANK_OVER;
 }
 
 /*
@@ -294,7 +295,7 @@ static __always_inline void conn_place(struct flow *f, bool six)
 	if (conn_spare(best)) {
 		if ((conn_front && fill == FILL_SETS) || conn_spares(f, six, 1) > 1)
 			return;
-		best = (__u64)CLASS_OVER << CLASS_SHIFT;
+		best = RANK_OVER;
 	}
 	best = conn_best(f, six, 2, best);
 	if (!conn_front || fill == FILL_FRONT || conn_spare(best) ||

@@ -90,7 +90,7 @@ static __always_inline int conn_settle_slot(__u64 now, struct slot *slot, bool s
 		best = conn_best(&f, six, 2, best);
 	if (best == most)
 		return SETTLED_STAYS;
-	if (best >> CLASS_SHIFT > CLASS_OVER && conn_rank(seen, now) < best)
+	if (best >= RANK_EMBRYO && conn_rank(seen, now) < best)
 		return conn_end(slot, seen) ? SETTLED_ENDED : SETTLED_STAYS;
 	return conn_carry(&f, six, slot, seen) ? SETTLED_MOVED : SETTLED_STAYS;
 }

@@ -88,7 +88,10 @@ static __always_inline void conn_crowded(struct crowd *crowd, __u64 fill)
 		crowd->fill = FILL_TIGHT;
 }
 
-/* May anybody be in the front? Who asks before a barrier gets no answer that is worth anything. */
+/*
+ * May anybody be in the front? A maker asks after the barrier of its publication; a
+ * packet of a connection that is there came after who made it had said so.
+ */
 static __always_inline bool conn_inside(struct crowd *crowd)
 {
 	return conn_front && crowd && *(volatile __u64 *)&crowd->inside != INSIDE_NOBODY;

@@ -186,7 +186,7 @@ enum fill {
 enum inside {
 	INSIDE_NOBODY = 0,
 	INSIDE_SOMEBODY = 1, /* who goes in says so */
-	INSIDE_ASKED = 2,    /* the daemon's first number */
+	INSIDE_ASKED = 2,    /* the daemon's numbers are greater */
 };
 
 struct set4 {
