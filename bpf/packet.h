@@ -84,15 +84,26 @@ static __always_inline __u64 flow_any(struct flow *f, __u64 value)
 	return value;
 }
 
+/*
+ * Half of an address in one go. Not a member of struct addr, which would be aligned by
+ * it: wherever programs have an address, it begins at a multiple of 8.
+ */
+static __always_inline __u64 *addr_half(const struct addr *a, int half)
+{
+	return (__u64 *)a + half;
+}
+
+static __always_inline bool addr_equal(const struct addr *a, const struct addr *b)
+{
+	return *addr_half(a, 0) == *addr_half(b, 0) && *addr_half(a, 1) == *addr_half(b, 1);
+}
+
 /* Does the flow ask for this service? Of IPv4 the last word of an address says all. */
 static __always_inline bool flow_asks(const struct flow *f, bool six, const struct service_key *key)
 {
-	if (six &&
-	    (key->vip.word[0] != f->key.vip.word[0] || key->vip.word[1] != f->key.vip.word[1] ||
-	     key->vip.word[2] != f->key.vip.word[2]))
+	if (six ? !addr_equal(&key->vip, &f->key.vip) : key->vip.word[3] != f->key.vip.word[3])
 		return false;
-	return key->vip.word[3] == f->key.vip.word[3] && key->port == f->key.port &&
-	       key->protocol == f->key.protocol;
+	return key->port == f->key.port && key->protocol == f->key.protocol;
 }
 
 struct packet {
@@ -196,10 +207,8 @@ static __always_inline bool packet_for_us(struct packet *p)
 /* The number of an address in `vips`. internal/dataplane/address.go has the same. */
 static __always_inline __u64 packet_number(const struct addr *a)
 {
-	__u64 high = a->word[0] | (__u64)a->word[1] << 32;
-	__u64 low = a->word[2] | (__u64)a->word[3] << 32;
-
-	return (high * VIP_FACTOR ^ low) | 2; /* neither VIP_NONE nor VIP_SEVERAL */
+	return (*addr_half(a, 0) * VIP_FACTOR ^ *addr_half(a, 1)) |
+	       2; /* neither VIP_NONE nor VIP_SEVERAL */
 }
 
 /*
@@ -232,15 +241,19 @@ static __always_inline enum reason packet_ours(struct packet *p)
 
 static __always_inline void addr_from_v4(struct addr *a, __be32 v4)
 {
-	a->word[0] = 0;
-	a->word[1] = 0;
-	a->word[2] = bpf_htonl(0xffff);
-	a->word[3] = v4;
+	*addr_half(a, 0) = 0;
+	*addr_half(a, 1) = bpf_htonl(0xffff) | (__u64)v4 << 32;
+}
+
+static __always_inline void addr_copy(struct addr *to, const void *from)
+{
+	*addr_half(to, 0) = *addr_half(from, 0);
+	*addr_half(to, 1) = *addr_half(from, 1);
 }
 
 static __always_inline bool addr_is_mapped(const struct addr *a)
 {
-	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == bpf_htonl(0xffff);
+	return *addr_half(a, 0) == 0 && (__u32)*addr_half(a, 1) == bpf_htonl(0xffff);
 }
 
 /* A sum of words folded to 16 bits, as in RFC 1071. */
@@ -345,8 +358,8 @@ static __always_inline enum reason packet_ipv6(struct packet *p)
 
 	if ((void *)(ip + 1) > p->end)
 		return REASON_BAD_IP;
-	__builtin_memcpy(&p->flow.key.client, &ip->saddr, sizeof(struct addr));
-	__builtin_memcpy(&p->flow.key.vip, &ip->daddr, sizeof(struct addr));
+	addr_copy(&p->flow.key.client, &ip->saddr);
+	addr_copy(&p->flow.key.vip, &ip->daddr);
 	r = packet_ours(p);
 	if (r)
 		return r;

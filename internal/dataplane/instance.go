@@ -19,7 +19,7 @@ import (
 // abi is the version of what is pinned: the maps' layout and meaning. Raise it
 // with every change of bpf/types.h or bpf/maps.h that an older program or daemon
 // would misread.
-const abi = 4
+const abi = 5
 
 // DefaultBPFFS is where a BPF file system is mounted on most machines.
 const DefaultBPFFS = "/sys/fs/bpf"
