@@ -313,9 +313,27 @@ static __always_inline __u64 conn_free(__u64 word)
 }
 
 /*
- * Is there another of the flow's connection but that at f->place? One that is not
- * alive yet and comes later is taken away. What goes into the front says so before
- * it looks here, so that of two one sees the other.
+ * Does what is in this slot stand in the way of the flow's new connection? One that is
+ * not alive yet and comes later is taken away.
+ */
+static __always_inline bool conn_stays(struct flow *f, bool six, struct slot *slot, __u32 place)
+{
+	struct real_server *server;
+	__u64 word;
+
+	if (place == f->place)
+		return false;
+	word = conn_match(f, six, slot, &server);
+	if (!word)
+		return false;
+	if (conn_state(word) != STATE_TENTATIVE || place < f->place)
+		return true;
+	return __sync_val_compare_and_swap(&slot->word, word, conn_free(word)) != word;
+}
+
+/*
+ * Is there another of the flow's connection but that at f->place? What goes into
+ * the front says so before it looks here, so that of two one sees the other.
  */
 static __always_inline bool conn_elsewhere(struct flow *f, bool six)
 {
@@ -325,24 +343,17 @@ static __always_inline bool conn_elsewhere(struct flow *f, bool six)
 		conn_enter(crowd);
 	for (__u32 choice = !conn_inside(crowd); choice < CONN_SETS; choice++) {
 		void *set = conn_set(f, six, choice);
+		__u64 ways;
 
 		if (!set)
 			return true;
-		for (__u32 way = 0; way < CONN_WAYS; way++) {
-			struct slot *slot = conn_slot(set, way);
-			__u32 place = choice * CONN_WAYS + way;
-			struct real_server *server;
-			__u64 word;
+		ways = conn_ways(f, six, set);
+		for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
+			__u32 way = conn_first(ways) % CONN_WAYS;
 
-			if (place == f->place)
-				continue;
-			word = conn_match(f, six, slot, &server);
-			if (!word)
-				continue;
-			if (conn_state(word) != STATE_TENTATIVE || place < f->place)
+			if (conn_stays(f, six, conn_slot(set, way), choice * CONN_WAYS + way))
 				return true;
-			if (__sync_val_compare_and_swap(&slot->word, word, conn_free(word)) != word)
-				return true;
+			ways &= ways - 1;
 		}
 	}
 	return false;
