@@ -193,8 +193,10 @@ func services() []lvs.ServiceStatus {
 			Counts:     lvs.Counts{Active: 3, Inactive: 7}, Stats: lvs.Stats{Connections: 10, InPackets: 100, InBytes: 10000},
 			NextHop: lvs.NextHop{State: lvs.NextHopReady, Interface: "eth0", MAC: "02:00:00:00:00:05", VLAN: 7},
 		}, {
-			RealServer: lvs.RealServer{Address: at("198.51.100.6:80"), Method: lvs.DR, Weight: 2},
-			Counts:     lvs.Counts{Active: 6, Inactive: 14}, Stats: lvs.Stats{Connections: 20, InPackets: 200, InBytes: 20000},
+			RealServer: lvs.RealServer{
+				Address: at("198.51.100.6:80"), Method: lvs.Tun, Weight: 2, Tunnel: lvs.Tunnel{Type: lvs.GUE, Port: 6080, Checksum: lvs.HeaderChecksum},
+			},
+			Counts: lvs.Counts{Active: 6, Inactive: 14}, Stats: lvs.Stats{Connections: 20, InPackets: 200, InBytes: 20000},
 			NextHop: lvs.NextHop{State: lvs.NextHopUnresolved, Interface: "eth0"},
 		}},
 	}, {

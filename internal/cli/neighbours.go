@@ -23,7 +23,7 @@ func (e *Env) neighboursCommand() *cobra.Command {
 		Use:   "neighbours",
 		Short: "The next hops: where the frames for each real server's address go",
 		Long: "Lists the addresses of the real servers, each once, with the interface and MAC\naddress by which it is reached.\n\n" +
-			"A neighbour is ready; unresolved, if it does not answer ARP or neighbour\nsolicitation; off-link, behind a router, where dr cannot reach it; no-route; or\nlocal, the director itself. MTU is that of an IP packet, in bytes.",
+			"A neighbour is ready; unresolved, if it, or the router before it, does not answer\nARP or neighbour solicitation; off-link, behind a router, where dr cannot reach\nit; no-route; or local, the director itself. MTU is that of an IP packet, in\nbytes.",
 		Example: "  lvx neighbours\n  lvx neighbours --state unresolved --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -59,7 +59,7 @@ func (e *Env) neighbours(ctx context.Context, state lvs.NextHopState, asJSON boo
 	t := e.newTable("ADDRESS", "STATE", "INTERFACE", "MAC", "VLAN", "MTU", "REAL SERVERS")
 	for _, n := range shown {
 		if err := t.add(
-			word(n.Address.String()), coloured(nextHopColour(n.State), string(n.State)), name(n.Interface), name(n.MAC),
+			word(n.Address.String()), coloured(nextHopColour(n.NextHop, lvs.DR), string(n.State)), name(n.Interface), name(n.MAC),
 			numberOrNone(n.VLAN), numberOrNone(n.MTU), number(uint64(n.RealServers)),
 		); err != nil {
 			return err

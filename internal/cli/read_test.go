@@ -18,17 +18,17 @@ func TestReadingCommandsPrint(t *testing.T) {
 	socket := daemon(t, 3)
 	for _, c := range []struct{ args, want string }{
 		{"services", `
-SERVICE               NAME  SCHEDULER  FLAGS    REAL SERVERS  ACTIVE  INACTIVE  CONNECTIONS  PACKETS  BYTES
-tcp 192.0.2.1:80      web   mh         mh-port             2       9        21           30      300  30000
-udp [2001:db8::1]:53  -     rr         -                   0       0         0            0        0      0
+SERVICE               NAME  SCHEDULER  FLAGS    METHODS  REAL SERVERS  ACTIVE  INACTIVE  CONNECTIONS  PACKETS  BYTES
+tcp 192.0.2.1:80      web   mh         mh-port  dr,tun              2       9        21           30      300  30000
+udp [2001:db8::1]:53  -     rr         -        -                   0       0         0            0        0      0
 `},
 		{"services udp/2001:db8::1", `
-SERVICE               NAME  SCHEDULER  FLAGS  REAL SERVERS  ACTIVE  INACTIVE  CONNECTIONS  PACKETS  BYTES
-udp [2001:db8::1]:53  -     rr         -                 0       0         0            0        0      0
+SERVICE               NAME  SCHEDULER  FLAGS  METHODS  REAL SERVERS  ACTIVE  INACTIVE  CONNECTIONS  PACKETS  BYTES
+udp [2001:db8::1]:53  -     rr         -      -                   0       0         0            0        0      0
 `},
 		{"services web --rates", `
-SERVICE           NAME  SCHEDULER  FLAGS    REAL SERVERS  ACTIVE  INACTIVE  CONNECTIONS/S  PACKETS/S  BYTES/S
-tcp 192.0.2.1:80  web   mh         mh-port             2       9        21            1.2       40.0   4096.5
+SERVICE           NAME  SCHEDULER  FLAGS    METHODS  REAL SERVERS  ACTIVE  INACTIVE  CONNECTIONS/S  PACKETS/S  BYTES/S
+tcp 192.0.2.1:80  web   mh         mh-port  dr,tun              2       9        21            1.2       40.0   4096.5
 `},
 		{"neighbours", `
 ADDRESS       STATE     INTERFACE  MAC                VLAN   MTU  REAL SERVERS
@@ -40,13 +40,13 @@ ADDRESS       STATE  INTERFACE  MAC                VLAN   MTU  REAL SERVERS
 198.51.100.5  ready  eth0       02:00:00:00:00:05     7  1500             2
 `},
 		{"real-servers", `
-SERVICE           REAL SERVER      METHOD  WEIGHT  ACTIVE  INACTIVE  CONNECTIONS  PACKETS  BYTES  NEXT HOP
-tcp 192.0.2.1:80  198.51.100.5:80  dr           1       3         7           10      100  10000  ready, 02:00:00:00:00:05 on eth0 vlan 7
-tcp 192.0.2.1:80  198.51.100.6:80  dr           2       6        14           20      200  20000  unresolved on eth0
+SERVICE           REAL SERVER      METHOD  TUNNEL         WEIGHT  ACTIVE  INACTIVE  CONNECTIONS  PACKETS  BYTES  NEXT HOP
+tcp 192.0.2.1:80  198.51.100.5:80  dr      -                   1       3         7           10      100  10000  ready, 02:00:00:00:00:05 on eth0 vlan 7
+tcp 192.0.2.1:80  198.51.100.6:80  tun     gue 6080 csum       2       6        14           20      200  20000  unresolved on eth0
 `},
 		{"real-servers --service web --real-server 198.51.100.6 --rates", `
-SERVICE           REAL SERVER      METHOD  WEIGHT  ACTIVE  INACTIVE  CONNECTIONS/S  PACKETS/S  BYTES/S  NEXT HOP
-tcp 192.0.2.1:80  198.51.100.6:80  dr           2       6        14            0.0        0.0      0.0  unresolved on eth0
+SERVICE           REAL SERVER      METHOD  TUNNEL         WEIGHT  ACTIVE  INACTIVE  CONNECTIONS/S  PACKETS/S  BYTES/S  NEXT HOP
+tcp 192.0.2.1:80  198.51.100.6:80  tun     gue 6080 csum       2       6        14            0.0        0.0      0.0  unresolved on eth0
 `},
 		{"connections", `
 PROTOCOL  CLIENT          SERVICE       REAL SERVER      STATE        EXPIRES

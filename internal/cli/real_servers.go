@@ -25,6 +25,7 @@ func (e *Env) realServersCommand() *cobra.Command {
 		Use:   "real-servers",
 		Short: "The real servers of the virtual services, and how they are reached",
 		Long: "Lists every real server of every service, in scheduling order.\n\n" +
+			"METHOD is how packets reach it: dr, nat or tun; TUNNEL what tun puts them into,\nwith the port of gue and the checksum, if it has one.\n\n" +
 			"NEXT HOP tells where its packets go: ready with a MAC address, or why none can\nbe sent. ACTIVE and INACTIVE are connections now; CONNECTIONS, PACKETS and\nBYTES count from its addition or its service's last ipvsadm -Z.",
 		Example: "  lvx real-servers --service 192.0.2.1:80\n  lvx real-servers --real-server 10.0.0.5 --rates",
 		Args:    cobra.NoArgs,
@@ -65,16 +66,16 @@ func (e *Env) realServers(ctx context.Context, q realServerQuery) error {
 }
 
 func (e *Env) realServerTable(servers []api.RealServer, rates bool) error {
-	heading := []string{"SERVICE", "REAL SERVER", "METHOD", "WEIGHT", "ACTIVE", "INACTIVE"}
+	heading := []string{"SERVICE", "REAL SERVER", "METHOD", "TUNNEL", "WEIGHT", "ACTIVE", "INACTIVE"}
 	heading = append(heading, counterHeading(rates)...)
 	t := e.newTable(append(heading, "NEXT HOP")...)
 	for _, r := range servers {
 		row := []cell{
-			word(r.Service.String()), word(r.Address.String()), word(string(r.Method)), number(r.Weight),
+			word(r.Service.String()), word(r.Address.String()), word(string(r.Method)), name(r.Tunnel.String()), number(r.Weight),
 			number(r.Counts.Active), number(r.Counts.Inactive),
 		}
 		row = append(row, counterCells(rates, r.Stats, r.Rates)...)
-		if err := t.add(append(row, nextHop(r.NextHop))...); err != nil {
+		if err := t.add(append(row, nextHop(r.NextHop, r.Method))...); err != nil {
 			return err
 		}
 	}
@@ -82,7 +83,7 @@ func (e *Env) realServerTable(servers []api.RealServer, rates bool) error {
 }
 
 // nextHop returns for instance "ready, 02:00:00:00:00:05 on eth0".
-func nextHop(n lvs.NextHop) cell {
+func nextHop(n lvs.NextHop, m lvs.Method) cell {
 	var where strings.Builder
 	if n.MAC != "" {
 		where.WriteString(", " + n.MAC)
@@ -93,11 +94,12 @@ func nextHop(n lvs.NextHop) cell {
 	if n.VLAN != 0 {
 		fmt.Fprintf(&where, " vlan %d", n.VLAN)
 	}
-	return coloured(nextHopColour(n.State), string(n.State)+where.String())
+	return coloured(nextHopColour(n, m), string(n.State)+where.String())
 }
 
-func nextHopColour(s lvs.NextHopState) colour {
-	if s == lvs.NextHopReady {
+// nextHopColour is red where packets of the method do not go.
+func nextHopColour(n lvs.NextHop, m lvs.Method) colour {
+	if n.State != lvs.NextHopLocal && n.Reaches(m) {
 		return green
 	}
 	return red

@@ -19,7 +19,7 @@ func (e *Env) servicesCommand() *cobra.Command {
 		Use:   "services [SERVICE]",
 		Short: "The virtual services, their connections and statistics",
 		Long: "Lists the virtual services in the data plane.\n\n" +
-			"SERVICE is [tcp/|udp/]VIP[:PORT], or the name that the file gives it.\nCONNECTIONS, PACKETS and BYTES count from the service's creation or its last\nipvsadm -Z; ACTIVE and INACTIVE are now. Rates are averages over the last\nseconds.",
+			"SERVICE is [tcp/|udp/]VIP[:PORT], or the name that the file gives it. METHODS are\nthose by which its real servers are reached.\nCONNECTIONS, PACKETS and BYTES count from the service's creation or its last\nipvsadm -Z; ACTIVE and INACTIVE are now. Rates are averages over the last\nseconds.",
 		Example: "  lvx services\n  lvx services tcp/192.0.2.1:80 --json\n  lvx services web --rates",
 		Args:    cobra.MaximumNArgs(2), // "tcp 192.0.2.1:80" without quotes is two
 		RunE: func(c *cobra.Command, args []string) error {
@@ -40,7 +40,7 @@ func (e *Env) services(ctx context.Context, wanted string, rates, asJSON bool) e
 	if asJSON {
 		return printJSON(e.Out, services)
 	}
-	heading := []string{"SERVICE", "NAME", "SCHEDULER", "FLAGS", "REAL SERVERS", "ACTIVE", "INACTIVE"}
+	heading := []string{"SERVICE", "NAME", "SCHEDULER", "FLAGS", "METHODS", "REAL SERVERS", "ACTIVE", "INACTIVE"}
 	t := e.newTable(append(heading, counterHeading(rates)...)...)
 	for _, s := range services {
 		var now lvs.Counts
@@ -49,13 +49,25 @@ func (e *Env) services(ctx context.Context, wanted string, rates, asJSON bool) e
 		}
 		row := []cell{
 			word(s.ServiceKey.String()), name(s.Name), word(string(s.Scheduler)), name(string(s.Flags)),
-			number(uint64(len(s.RealServers))), number(now.Active), number(now.Inactive),
+			name(methods(s)), number(uint64(len(s.RealServers))), number(now.Active), number(now.Inactive),
 		}
 		if err := t.add(append(row, counterCells(rates, s.Stats, s.Rates)...)...); err != nil {
 			return err
 		}
 	}
 	return t.flush()
+}
+
+// methods returns the forwarding methods of a service's real servers, each once, for
+// instance "dr,tun".
+func methods(s lvs.ServiceStatus) string {
+	var list []string
+	for _, m := range lvs.Methods() {
+		if slices.ContainsFunc(s.RealServers, func(r lvs.RealServerStatus) bool { return r.Method == m }) {
+			list = append(list, string(m))
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // counterHeading is over what counterCells returns.

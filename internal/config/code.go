@@ -35,6 +35,7 @@ const (
 	codeEncoding   = "LVX1028"
 	codeTooMuch    = "LVX1029"
 	codeRefused    = "LVX1030"
+	codeTunnel     = "LVX1031"
 
 	codeLaterKey  = "LVX1101"
 	codeLaterWord = "LVX1102"

@@ -102,6 +102,14 @@ services:
         method: dr
   - { "address": "[fd00::100]:53", "protocol": "udp",
       "real_servers": [ {"address":"[FD00::11]:53","weight":0} , ] }
+  - address: 192.168.20.100:443
+    protocol: tcp
+    method: nat
+    real_servers:
+      - { address: "192.168.20.11:8443" }
+      - { address: "10.1.0.1:443", method: tun }
+      - { address: "10.1.0.2:443", method: tun, tunnel: { type: gre } }
+      - { address: "[fd00::12]:443", method: tun, weight: 3, tunnel: { type: gue, port: 6080, checksum: csum } }
 api:
   listen: 192.168.20.1:8443
   tls: { cert: /etc/lvx/cert.pem, key: /etc/lvx/key.pem, client_ca: /etc/lvx/ca.pem }
@@ -133,6 +141,15 @@ func TestWholeFile(t *testing.T) {
 			ServiceKey:  lvs.ServiceKey{Protocol: lvs.UDP, Address: address("[fd00::100]:53")},
 			Scheduler:   lvs.WLC, // ipvsadm's default
 			RealServers: []lvs.RealServer{{Address: address("[fd00::11]:53"), Method: lvs.DR}},
+		}, {
+			ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: address("192.168.20.100:443")},
+			Scheduler:  lvs.WLC,
+			RealServers: []lvs.RealServer{
+				{Address: address("192.168.20.11:8443"), Method: lvs.NAT, Weight: 1},
+				{Address: address("10.1.0.1:443"), Method: lvs.Tun, Weight: 1, Tunnel: lvs.Tunnel{Type: lvs.IPIP}},
+				{Address: address("10.1.0.2:443"), Method: lvs.Tun, Weight: 1, Tunnel: lvs.Tunnel{Type: lvs.GRE}},
+				{Address: address("[fd00::12]:443"), Method: lvs.Tun, Weight: 3, Tunnel: lvs.Tunnel{Type: lvs.GUE, Port: 6080, Checksum: lvs.HeaderChecksum}},
+			},
 		}},
 	}
 	if diff := cmp.Diff(want, *got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {

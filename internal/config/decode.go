@@ -4,7 +4,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -26,15 +25,10 @@ type service struct {
 	lvs.Service
 	method  lvs.Method // default of its real servers
 	whole   bool       // nothing of it is missing or wrong
+	unsure  bool       // of a real server it is not known which method it has
 	node    *yaml.Node
 	address *yaml.Node // nil if there is no right one
 	servers []server   // as Service.RealServers
-}
-
-type server struct {
-	lvs.RealServer
-	address *yaml.Node
-	weight  *yaml.Node // nil if the file does not say
 }
 
 func (d *decoder) file(root *yaml.Node) {
@@ -152,7 +146,7 @@ func isPrime(n uint32) bool {
 
 func (d *decoder) service(n *yaml.Node) *service {
 	errors := d.errors
-	s := &service{node: n, address: get(n, "address"), method: lvs.Method(textOf(get(n, "method")))}
+	s := &service{node: n, address: get(n, "address"), method: methodOf(n, lvs.DR)}
 	s.Name = textOf(get(n, "name"))
 	if protocol := get(n, "protocol"); protocol != nil {
 		_ = s.Protocol.UnmarshalText([]byte(protocol.Text)) // one of the table's words
@@ -164,9 +158,6 @@ func (d *decoder) service(n *yaml.Node) *service {
 			s.address = nil
 		}
 	}
-	if s.method == "" {
-		s.method = lvs.DR
-	}
 	s.Scheduler = lvs.Scheduler(textOf(get(n, "scheduler")))
 	if s.Scheduler == "" && !has(n, "scheduler") {
 		s.Scheduler = lvs.WLC
@@ -176,7 +167,7 @@ func (d *decoder) service(n *yaml.Node) *service {
 	if list := get(n, "real_servers"); list != nil {
 		d.realServers(s, list)
 	}
-	s.whole = d.errors == errors && !n.Incomplete && s.address != nil && s.Protocol != 0 && s.Scheduler != ""
+	s.whole = d.errors == errors && !n.Incomplete && !s.unsure && s.address != nil && s.Protocol != 0 && s.Scheduler != ""
 	return s
 }
 
@@ -206,63 +197,6 @@ func flagHelp(s lvs.Scheduler) string {
 		return fmt.Sprintf("write %s-port or %s-fallback", s, s)
 	}
 	return "take it out; the schedulers sh and mh have such flags"
-}
-
-func (d *decoder) realServers(s *service, list *yaml.Node) {
-	s.servers = make([]server, 0, len(list.Items))
-	seen := make(map[netip.AddrPort]*yaml.Node, len(list.Items))
-	for i := range list.Items {
-		if list.Items[i].Kind != yaml.Mapping {
-			continue
-		}
-		r, ok := d.realServer(s, &list.Items[i])
-		if !ok {
-			continue
-		}
-		if first := seen[r.Address]; first != nil {
-			d.fail(codeServer, r.address.Span, fmt.Sprintf("the real server %s is in this service already, in line %d", r.Address, d.line(int(first.Start))), "take one out; a larger weight gives it more connections")
-			continue
-		}
-		seen[r.Address] = r.address
-		s.servers = append(s.servers, r)
-		s.RealServers = append(s.RealServers, r.RealServer)
-	}
-}
-
-// realServer returns false if a part of it is missing or wrong.
-func (d *decoder) realServer(s *service, n *yaml.Node) (r server, ok bool) {
-	errors := d.errors
-	r.address, r.weight = get(n, "address"), get(n, "weight")
-	r.Method, r.Weight = s.method, numberOf(r.weight, 1)
-	if method := get(n, "method"); method != nil {
-		r.Method = lvs.Method(method.Text)
-	}
-	if r.address == nil {
-		return r, false
-	}
-	var fault *fault
-	if r.Address, fault = parseAddress(r.address.Text, "a real server"); fault != nil {
-		d.fail(fault.code, r.address.Span, fault.message, fault.help)
-		return r, false
-	}
-	if s.address == nil {
-		return r, d.errors == errors
-	}
-	if r.Address.Addr().Is4() != s.Address.Addr().Is4() {
-		d.fail(codeFamily, r.address.Span, fmt.Sprintf("the real server is %s, its VIP %s is %s", family(r.Address), s.Address.Addr(), family(s.Address)), "dr cannot turn one into the other: make two services, one for IPv4 and one for IPv6")
-	}
-	if r.Address.Port() != s.Address.Port() {
-		want := netip.AddrPortFrom(r.Address.Addr(), s.Address.Port())
-		d.fail(codePort, r.address.Span, fmt.Sprintf("the real server has port %d, its service %d", r.Address.Port(), s.Address.Port()), fmt.Sprintf("dr cannot change the port: write %q, and let the server listen there", want))
-	}
-	return r, d.errors == errors
-}
-
-func family(a netip.AddrPort) string {
-	if a.Addr().Is4() {
-		return "IPv4"
-	}
-	return "IPv6"
 }
 
 // sameServices looks for services that are there twice, and holds every one

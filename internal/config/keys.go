@@ -3,6 +3,7 @@
 package config
 
 import (
+	"math"
 	"regexp"
 	"slices"
 
@@ -73,13 +74,21 @@ var serviceShape = &shape{kind: objectKind, what: "a service", fields: []field{
 }}
 
 var serverShape = &shape{kind: objectKind, what: "a real server", fields: []field{
-	{name: "address", about: "Address and port. With dr the port is the service's.", required: true, example: `"address: 192.168.20.11:80"`, shape: addressShape},
+	{name: "address", about: "Address and port. The port is the service's; with nat it may be another. The family is the VIP's; with tun it may be the other.", required: true, example: `"address: 192.168.20.11:80"`, shape: addressShape},
 	{name: "weight", about: "The share of new connections; 0 gives none, and those that there are stay.", fallback: 1,
 		shape: &shape{kind: integerKind, min: 0, max: lvs.MaxWeight}},
 	{name: "method", about: "How packets reach it. Default: the service's method.", shape: methodShape},
-	{name: "tunnel", later: true, about: "it is for the method tun"},
+	{name: "tunnel", about: "What packets are put into, if the method is tun. Default: ipip.", shape: tunnelShape},
 	{name: "upper", later: true, about: "a smaller weight gives a real server fewer connections"},
 	{name: "lower", later: true, about: "a smaller weight gives a real server fewer connections"},
+}}
+
+var tunnelShape = &shape{kind: objectKind, what: "a tunnel", fields: []field{
+	{name: "type", about: "IP in IP, generic UDP encapsulation, or GRE.", fallback: string(lvs.IPIP), shape: &shape{kind: wordKind, words: namesOf(lvs.TunnelTypes())}},
+	{name: "port", about: "The UDP port at which the real server takes gue, which needs one. Other types have none.", example: "port: 6080",
+		shape: &shape{kind: integerKind, min: 1, max: math.MaxUint16}},
+	{name: "checksum", about: "csum: gue and gre carry a checksum over the packet. Default: none.",
+		shape: &shape{kind: wordKind, words: []string{string(lvs.HeaderChecksum)}, later: []string{string(lvs.RemoteChecksum)}}},
 }}
 
 var apiShape = &shape{kind: objectKind, what: "api", fields: []field{
@@ -102,8 +111,16 @@ var (
 	nameShape      = &shape{kind: textKind, pattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`), code: codeName, message: "%s %q is not 1 to 63 letters, digits or . _ -, the first a letter or digit"}
 	pathShape      = &shape{kind: textKind, pattern: regexp.MustCompile(`^(/[^\x00-\x1f\x7f]*)?$`), code: codePath, message: "%s: %q is not an absolute path", help: "begin it with /"}
 	interfaceShape = &shape{kind: textKind, pattern: regexp.MustCompile(`^[!-.0-9;-~]{1,15}$`), code: codeInterface, message: "%s: %q cannot be the name of an interface", help: "names have up to 15 characters; list them with: ip link"}
-	methodShape    = &shape{kind: wordKind, words: []string{string(lvs.DR)}, later: []string{string(lvs.NAT), string(lvs.Tun), string(lvs.FullNAT), string(lvs.Local)}}
+	methodShape    = &shape{kind: wordKind, words: namesOf(lvs.Methods()), later: namesOf(lvs.LaterMethods())}
 )
+
+func namesOf[T ~string](list []T) []string {
+	names := make([]string, len(list))
+	for i, name := range list {
+		names[i] = string(name)
+	}
+	return names
+}
 
 func schedulerShape() *shape {
 	s := &shape{kind: wordKind}

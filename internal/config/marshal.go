@@ -119,7 +119,21 @@ func (w *writer) realServer(r lvs.RealServer) {
 	if r.Method != lvs.DR {
 		pairs = append(pairs, "method: "+plain(string(r.Method)))
 	}
+	if isDefault := r.Method == lvs.Tun && r.Tunnel == (lvs.Tunnel{Type: lvs.IPIP}); !isDefault && r.Tunnel != (lvs.Tunnel{}) {
+		pairs = append(pairs, tunnel(r.Tunnel))
+	}
 	w.line(3, "- { %s }", strings.Join(pairs, ", "))
+}
+
+func tunnel(t lvs.Tunnel) string {
+	pairs := []string{"type: " + plain(string(t.Type))}
+	if t.Port != 0 {
+		pairs = append(pairs, fmt.Sprintf("port: %d", t.Port))
+	}
+	if t.Checksum != lvs.NoChecksum {
+		pairs = append(pairs, "checksum: "+plain(string(t.Checksum)))
+	}
+	return "tunnel: { " + strings.Join(pairs, ", ") + " }"
 }
 
 func (w *writer) api(api lvs.APISettings) {

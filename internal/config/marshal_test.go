@@ -43,6 +43,14 @@ services:
     scheduler: wlc
     real_servers:
       - { address: "[fd00::11]:53", weight: 0 }
+  - address: 192.168.20.100:443
+    protocol: tcp
+    scheduler: wlc
+    real_servers:
+      - { address: "192.168.20.11:8443", method: nat }
+      - { address: "10.1.0.1:443", method: tun }
+      - { address: "10.1.0.2:443", method: tun, tunnel: { type: gre } }
+      - { address: "[fd00::12]:443", weight: 3, method: tun, tunnel: { type: gue, port: 6080, checksum: csum } }
 api:
   listen: "192.168.20.1:8443"
   tls: { cert: "/etc/lvx/cert.pem", key: "/etc/lvx/key.pem", client_ca: "/etc/lvx/ca.pem" }
@@ -127,12 +135,33 @@ func drawService(t *rapid.T) (s lvs.Service) {
 	s.Scheduler = rapid.SampledFrom(lvs.Schedulers()).Draw(t, "scheduler")
 	s.Flags, _ = lvs.ParseSchedulerFlags(s.Scheduler, rapid.SliceOfDistinct(rapid.SampledFrom([]string{"flag-1", "flag-2", "flag-3"}), rapid.ID).Draw(t, "flags"))
 	for range rapid.IntRange(0, 4).Draw(t, "real servers") {
-		r := lvs.RealServer{Address: drawAddress(t, s.Address.Port()), Method: lvs.DR, Weight: rapid.OneOf(rapid.Uint32Range(0, 3), rapid.Uint32Range(0, lvs.MaxWeight)).Draw(t, "weight")}
-		if r.Address.Addr().Is4() == s.Address.Addr().Is4() && s.Find(r.Address) < 0 {
+		r := drawMethod(t)
+		port := s.Address.Port()
+		if r.Method.MapsPort() {
+			port = 0 // any
+		}
+		r.Address, r.Weight = drawAddress(t, port), rapid.OneOf(rapid.Uint32Range(0, 3), rapid.Uint32Range(0, lvs.MaxWeight)).Draw(t, "weight")
+		if (r.Address.Addr().Is4() == s.Address.Addr().Is4() || r.Method.MapsFamily()) && s.Find(r.Address) < 0 {
 			s.RealServers = append(s.RealServers, r)
 		}
 	}
 	return s
+}
+
+// drawMethod draws a real server's method, with its tunnel.
+func drawMethod(t *rapid.T) lvs.RealServer {
+	r := lvs.RealServer{Method: rapid.SampledFrom(lvs.Methods()).Draw(t, "method")}
+	if r.Method != lvs.Tun {
+		return r
+	}
+	r.Tunnel.Type = rapid.SampledFrom(lvs.TunnelTypes()).Draw(t, "tunnel")
+	if r.Tunnel.Type == lvs.GUE {
+		r.Tunnel.Port = rapid.Uint16Min(1).Draw(t, "tunnel port")
+	}
+	if r.Tunnel.Type != lvs.IPIP {
+		r.Tunnel.Checksum = rapid.SampledFrom([]lvs.TunnelChecksum{lvs.NoChecksum, lvs.HeaderChecksum}).Draw(t, "checksum")
+	}
+	return r
 }
 
 // Parse takes what lvs.Configuration.Validate takes, and nothing else, and says
@@ -153,8 +182,11 @@ func TestParseAgreesWithValidate(t *testing.T) {
 			for range rapid.IntRange(0, 2).Draw(t, "real servers") {
 				s.RealServers = append(s.RealServers, lvs.RealServer{
 					Address: address.Draw(t, "RIP"), Weight: rapid.SampledFrom([]uint32{0, 1, lvs.MaxWeight, lvs.MaxWeight + 1}).Draw(t, "weight"),
-					Method: rapid.SampledFrom([]lvs.Method{lvs.DR, lvs.DR, lvs.NAT, lvs.Local}).Draw(t, "method"),
+					Method: rapid.SampledFrom([]lvs.Method{lvs.DR, lvs.NAT, lvs.Tun, lvs.Local, "masq"}).Draw(t, "method"), Tunnel: drawAnyTunnel(t),
 				})
+				if r := &s.RealServers[len(s.RealServers)-1]; r.Method == lvs.Tun && r.Tunnel.Type == "" {
+					r.Tunnel.Type = lvs.IPIP // which the file does without
+				}
 			}
 			c.Services = append(c.Services, s)
 		}
@@ -170,6 +202,16 @@ func TestParseAgreesWithValidate(t *testing.T) {
 	})
 }
 
+// drawAnyTunnel draws a tunnel, right or wrong, or none.
+func drawAnyTunnel(t *rapid.T) (tunnel lvs.Tunnel) {
+	if rapid.Bool().Draw(t, "tunnel?") {
+		tunnel.Type = rapid.SampledFrom(append(lvs.TunnelTypes(), "vxlan")).Draw(t, "type")
+		tunnel.Port = rapid.SampledFrom([]uint16{0, 1, 6080}).Draw(t, "tunnel port")
+		tunnel.Checksum = rapid.SampledFrom([]lvs.TunnelChecksum{lvs.NoChecksum, lvs.HeaderChecksum, lvs.RemoteChecksum, "crc"}).Draw(t, "checksum")
+	}
+	return tunnel
+}
+
 // What no file can say is not written as something else.
 func TestMarshalRefuses(t *testing.T) {
 	service := lvs.Service{ServiceKey: lvs.ServiceKey{Protocol: lvs.TCP, Address: netip.MustParseAddrPort("192.168.20.100:80")}, Scheduler: lvs.RR}
@@ -177,7 +219,13 @@ func TestMarshalRefuses(t *testing.T) {
 		"a twin": func(c *lvs.Configuration) { c.Services = append(c.Services, c.Services[0]) },
 		"a name": func(c *lvs.Configuration) { c.Services[0].Name = "a b" },
 		"a method": func(c *lvs.Configuration) {
-			c.Services[0].RealServers = []lvs.RealServer{{Address: service.Address, Method: lvs.NAT}}
+			c.Services[0].RealServers = []lvs.RealServer{{Address: service.Address, Method: lvs.FullNAT}}
+		},
+		"a tunnel": func(c *lvs.Configuration) {
+			c.Services[0].RealServers = []lvs.RealServer{{Address: service.Address, Method: lvs.NAT, Tunnel: lvs.Tunnel{Type: lvs.IPIP}}}
+		},
+		"no tunnel": func(c *lvs.Configuration) {
+			c.Services[0].RealServers = []lvs.RealServer{{Address: service.Address, Method: lvs.Tun}}
 		},
 		"an interface": func(c *lvs.Configuration) { c.Settings.Interfaces = []string{"eth0\nservices: []"} },
 		"a path": func(c *lvs.Configuration) {

@@ -47,7 +47,7 @@ var structural = []string{
 // of what a text means. A duration is both: its form is in the schema, how long it may be is not.
 var semantic = []string{
 	codeAddress, codeHost, codePrefix, codeAllPorts, codeDuration, codeService, codeServer,
-	codeNameTwice, codeFamily, codePort, codeFlag, codePrime, codeTLS,
+	codeNameTwice, codeFamily, codePort, codeFlag, codePrime, codeTLS, codeTunnel,
 }
 
 // ofText are those that no value that JSON can write has: of the text before it is

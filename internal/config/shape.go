@@ -5,6 +5,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"lvx/internal/config/yaml"
@@ -218,6 +219,11 @@ func has(n *yaml.Node, key string) bool {
 		}
 	}
 	return false
+}
+
+// hasUnknown tells whether there is a key that the shape has not: another, misspelt.
+func hasUnknown(n *yaml.Node, want *shape) bool {
+	return slices.ContainsFunc(n.Entries, func(e yaml.Entry) bool { return want.find(e.Key) == nil })
 }
 
 func noValueHelp(want *shape) string {

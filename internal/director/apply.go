@@ -36,7 +36,7 @@ func (d *Director) Apply(ctx context.Context, changes []lvs.Change, r lvs.Reques
 	return applied, nil
 }
 
-func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Applied, servers []serverOf, err error) {
+func (d *Director) apply(changes []lvs.Change, r lvs.Request) (applied lvs.Applied, servers []placed, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	applied.Generation = d.state.Generation

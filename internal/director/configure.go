@@ -80,13 +80,13 @@ func (d *Director) Configure(ctx context.Context, wanted lvs.Configuration, r lv
 
 // afterwards says what of a configuration that was applied will not work. It waits
 // for the next hops of these real servers.
-func (d *Director) afterwards(ctx context.Context, wait time.Duration, servers []serverOf, s lvs.Settings) []lvs.Warning {
+func (d *Director) afterwards(ctx context.Context, wait time.Duration, servers []placed, s lvs.Settings) []lvs.Warning {
 	list := d.unreachable(ctx, wait, servers)
 	list = append(list, d.adviceFor(d.view.Load().table)...)
 	return append(list, d.settingsWarnings(s)...)
 }
 
-func (d *Director) configure(wanted lvs.Configuration, r lvs.Request) (applied lvs.Applied, servers []serverOf, err error) {
+func (d *Director) configure(wanted lvs.Configuration, r lvs.Request) (applied lvs.Applied, servers []placed, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	applied.Generation, applied.Revision = d.state.Generation, d.state.Revision

@@ -14,6 +14,7 @@ import (
 const (
 	effectStay    = "its connections stay where they are"
 	effectQuiet   = "its connections stay; it gets no new ones"
+	effectMethod  = "its connections go by the new method from their next packet on"
 	effectDropped = "packets of its connections are dropped until it is added again"
 )
 
@@ -90,7 +91,7 @@ func added(s lvs.Service) []lvs.Difference {
 
 func addedServer(s lvs.Service, r lvs.RealServer) lvs.Difference {
 	d := serverDifference(lvs.Add, s, r)
-	d.Fields = fields([]property{{"method", ""}, {"weight", ""}}, serverProperties(r))
+	d.Fields = fields([]property{{"method", ""}, {"tunnel", ""}, {"weight", ""}}, serverProperties(r))
 	return d
 }
 
@@ -133,10 +134,8 @@ func (c counted) changed(old, next lvs.Service) (list []lvs.Difference) {
 			continue
 		}
 		d := serverDifference(lvs.Modify, next, r)
-		d.Fields, d.Effect, d.Counts = differ, effectStay, c[serverOf{next.ServiceKey, r.Address}]
-		if r.Weight == 0 {
-			d.Effect = effectQuiet
-		}
+		d.Fields, d.Counts = differ, c[serverOf{next.ServiceKey, r.Address}]
+		d.Effect = effectOf(old.RealServers[at], r)
 		list = append(list, d)
 	}
 	for _, r := range old.RealServers {
@@ -145,6 +144,20 @@ func (c counted) changed(old, next lvs.Service) (list []lvs.Difference) {
 		}
 	}
 	return list
+}
+
+// effectOf says what a change of a real server means for its connections.
+func effectOf(old, next lvs.RealServer) string {
+	moved := next.Method != old.Method || next.Tunnel != old.Tunnel
+	switch {
+	case moved && next.Weight == 0:
+		return effectMethod + "; it gets no new ones"
+	case moved:
+		return effectMethod
+	case next.Weight == 0:
+		return effectQuiet
+	}
+	return effectStay
 }
 
 // kept returns the real servers that another service has as well, in their order.
@@ -170,7 +183,7 @@ func serviceProperties(s lvs.Service) []property {
 }
 
 func serverProperties(r lvs.RealServer) []property {
-	return []property{{"method", string(r.Method)}, {"weight", fmt.Sprint(r.Weight)}}
+	return []property{{"method", string(r.Method)}, {"tunnel", r.Tunnel.String()}, {"weight", fmt.Sprint(r.Weight)}}
 }
 
 // fields returns the properties that differ.

@@ -75,7 +75,7 @@ func (d *Director) Rollback(ctx context.Context, number uint64, r lvs.Request) (
 	return applied, nil
 }
 
-func (d *Director) rollback(number uint64, r *lvs.Request) (applied lvs.Applied, servers []serverOf, err error) {
+func (d *Director) rollback(number uint64, r *lvs.Request) (applied lvs.Applied, servers []placed, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	applied.Generation, applied.Revision = d.state.Generation, d.state.Revision
@@ -92,7 +92,7 @@ func (d *Director) rollback(number uint64, r *lvs.Request) (applied lvs.Applied,
 
 // goTo goes to a revision. What was changed one by one since the last one is kept:
 // nothing is lost by it. The caller holds mu.
-func (d *Director) goTo(number uint64, r *lvs.Request, insist bool) (applied lvs.Applied, servers []serverOf, err error) {
+func (d *Director) goTo(number uint64, r *lvs.Request, insist bool) (applied lvs.Applied, servers []placed, err error) {
 	applied.Generation, applied.Revision = d.state.Generation, d.state.Revision
 	revision, err := d.Store.Revision(number)
 	if err != nil {

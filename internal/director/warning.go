@@ -18,7 +18,7 @@ var hopTroubles = map[lvs.NextHopState]struct{ text, fix string }{
 	lvs.NextHopUnresolved: {"it does not answer ARP or neighbour solicitation, so that its connections are dropped (NO_NEIGHBOUR)",
 		"check that it is up and on a segment of the director"},
 	lvs.NextHopOffLink: {"it is behind a router, where dr cannot reach it: its connections are dropped (OFF_LINK)",
-		"put it on a segment of the director; the methods tun and fullnat, which cross routers, come in a later version"},
+		"put it on a segment of the director, or use the method tun, which crosses routers"},
 	lvs.NextHopNoRoute: {"the director has no route to it: its connections are dropped (NO_ROUTE)",
 		"give the director an address on its segment"},
 }
@@ -28,18 +28,24 @@ func warnings(services []lvs.ServiceStatus) []lvs.Warning {
 	list := []lvs.Warning{}
 	for _, s := range services {
 		for _, r := range s.RealServers {
-			list = appendTrouble(list, s.ServiceKey, r.Address, r.NextHop)
+			list = appendTrouble(list, placed{s.ServiceKey, r.RealServer}, r.NextHop)
 		}
 	}
 	return list
 }
 
-func appendTrouble(list []lvs.Warning, service lvs.ServiceKey, server netip.AddrPort, hop lvs.NextHop) []lvs.Warning {
+func appendTrouble(list []lvs.Warning, r placed, hop lvs.NextHop) []lvs.Warning {
 	t, trouble := hopTroubles[hop.State]
-	if !trouble {
+	if !trouble || hop.Reaches(r.Method) {
 		return list
 	}
-	return append(list, lvs.Warning{Object: fmt.Sprintf("real server %s of %s", server, service), Text: t.text, Fix: t.fix})
+	return append(list, lvs.Warning{Object: fmt.Sprintf("real server %s of %s", r.Address, r.service), Text: t.text, Fix: t.fix})
+}
+
+// placed is a real server with its service.
+type placed struct {
+	service lvs.ServiceKey
+	lvs.RealServer
 }
 
 // serverOf is a real server of a service.
@@ -49,12 +55,12 @@ type serverOf struct {
 }
 
 // newServers returns the real servers of after that before has not, or not alike.
-func newServers(before, after table) (list []serverOf) {
+func newServers(before, after table) (list []placed) {
 	for _, key := range after.order {
 		was := before.services[key]
 		for _, r := range after.services[key].RealServers {
 			if at := was.Find(r.Address); at < 0 || was.RealServers[at] != r {
-				list = append(list, serverOf{key, r.Address})
+				list = append(list, placed{key, r})
 			}
 		}
 	}
@@ -63,7 +69,7 @@ func newServers(before, after table) (list []serverOf) {
 
 // unreachable waits at most that long for the next hops of real servers, and warns of
 // those that cannot be reached.
-func (d *Director) unreachable(ctx context.Context, wait time.Duration, servers []serverOf) []lvs.Warning {
+func (d *Director) unreachable(ctx context.Context, wait time.Duration, servers []placed) []lvs.Warning {
 	list := []lvs.Warning{}
 	if len(servers) == 0 {
 		return list
@@ -72,10 +78,10 @@ func (d *Director) unreachable(ctx context.Context, wait time.Duration, servers 
 	defer cancel()
 	addrs := make([]netip.Addr, 0, len(servers))
 	for _, s := range servers {
-		addrs = append(addrs, s.address.Addr())
+		addrs = append(addrs, s.Address.Addr())
 	}
 	for i, hop := range d.Facts.Reach(waiting, addrs) {
-		list = appendTrouble(list, servers[i].service, servers[i].address, hop)
+		list = appendTrouble(list, servers[i], hop)
 	}
 	return list
 }

@@ -27,13 +27,18 @@ var operations = map[command]lvs.Operation{
 	flush: lvs.Clear, zero: lvs.Zero, setTimeouts: lvs.SetTimeouts,
 }
 
+var methods = map[byte]lvs.Method{'g': lvs.DR, 'm': lvs.NAT, 'i': lvs.Tun}
+
 func (l *line) change() lvs.Change {
 	c := lvs.Change{Operation: operations[l.command], Service: l.service, Timeouts: l.timeouts}
 	switch l.command {
 	case addService, editService:
 		c.Scheduler, c.Flags = l.scheduler, l.flags
 	case addServer, editServer:
-		c.RealServer = lvs.RealServer{Address: l.serverAddress(), Method: lvs.DR, Weight: l.weight}
+		c.RealServer = lvs.RealServer{Address: l.serverAddress(), Method: methods[l.method], Weight: l.weight}
+		if c.RealServer.Method == lvs.Tun {
+			c.RealServer.Tunnel = l.tunnel
+		}
 	case deleteServer:
 		c.RealServer.Address = l.serverAddress()
 	}
@@ -41,10 +46,10 @@ func (l *line) change() lvs.Change {
 }
 
 // serverAddress returns the real server's address. Without a port it has the
-// service's; dr cannot change the port, so there a port that is said is
+// service's; dr and tun cannot change the port, so there a port that is said is
 // overruled. -d does not know the method and takes the port as it is.
 func (l *line) serverAddress() netip.AddrPort {
-	if l.serverPort && l.command == deleteServer {
+	if l.serverPort && (l.command == deleteServer || methods[l.method].MapsPort()) {
 		return l.server
 	}
 	return netip.AddrPortFrom(l.server.Addr(), l.service.Address.Port())

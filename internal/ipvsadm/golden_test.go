@@ -51,6 +51,12 @@ func server(address string, m lvs.Method, weight, active, inactive uint32, s lvs
 	}
 }
 
+// through gives a real server its tunnel.
+func through(tunnel lvs.Tunnel, r lvs.RealServerStatus) lvs.RealServerStatus {
+	r.Tunnel = tunnel
+	return r
+}
+
 // table is what the recording machine had, in the kernel's order, without the
 // services that lvx does not have yet (persistence, one-packet, marks).
 func table() []lvs.ServiceStatus {
@@ -65,6 +71,10 @@ func table() []lvs.ServiceStatus {
 				server("10.0.0.12:8080", lvs.NAT, 0, 0, 0, lvs.Stats{}),
 				server("10.0.0.11:80", lvs.NAT, 1, 0, 20, lvs.Stats{Connections: 20, InPackets: 100, OutPackets: 100, InBytes: 6140, OutBytes: 7100}),
 			}},
+		{ServiceKey: key(lvs.TCP, "10.0.0.102:81"), Scheduler: "nq", RealServers: []lvs.RealServerStatus{
+			through(lvs.Tunnel{Type: lvs.GRE, Checksum: lvs.HeaderChecksum}, server("10.0.0.12:81", lvs.Tun, 1, 0, 0, lvs.Stats{})),
+			through(lvs.Tunnel{Type: lvs.GUE, Port: 6080}, server("10.0.0.11:81", lvs.Tun, 1, 0, 0, lvs.Stats{})),
+		}},
 		{ServiceKey: key(lvs.TCP, "10.0.0.100:80"), Scheduler: lvs.WLC, Stats: lvs.Stats{Connections: 42, InPackets: 210, InBytes: 12894},
 			RealServers: []lvs.RealServerStatus{
 				server("10.0.0.12:80", lvs.DR, 1, 1, 10, lvs.Stats{Connections: 11, InPackets: 55, InBytes: 3377}),
@@ -72,8 +82,8 @@ func table() []lvs.ServiceStatus {
 			}},
 		{ServiceKey: key(lvs.TCP, "10.0.0.101:80"), Scheduler: lvs.SH, Flags: "sh-fallback,sh-port", Stats: lvs.Stats{Connections: 16, InPackets: 80, InBytes: 4912},
 			RealServers: []lvs.RealServerStatus{
-				server("10.0.0.12:80", lvs.Tun, 1, 0, 10, lvs.Stats{Connections: 10, InPackets: 50, InBytes: 3070}),
-				server("10.0.0.11:80", lvs.Tun, 1, 0, 6, lvs.Stats{Connections: 6, InPackets: 30, InBytes: 1842}),
+				through(lvs.Tunnel{Type: lvs.IPIP}, server("10.0.0.12:80", lvs.Tun, 1, 0, 10, lvs.Stats{Connections: 10, InPackets: 50, InBytes: 3070})),
+				through(lvs.Tunnel{Type: lvs.IPIP}, server("10.0.0.11:80", lvs.Tun, 1, 0, 6, lvs.Stats{Connections: 6, InPackets: 30, InBytes: 1842})),
 			}},
 		{ServiceKey: key(lvs.TCP, "[fd00:2::100]:80"), Scheduler: lvs.RR, Stats: lvs.Stats{Connections: 10, InPackets: 50, InBytes: 4100},
 			RealServers: []lvs.RealServerStatus{
@@ -113,7 +123,7 @@ func TestListings(t *testing.T) {
 		services := table()
 		if strings.Contains(r.args, "--thresholds") {
 			// The real one had thresholds, which are not in this version.
-			services[5].RealServers = services[5].RealServers[1:]
+			services[6].RealServers = services[6].RealServers[1:]
 		}
 		if got := strings.TrimSuffix(print(t, r.args, services), "\n"); got != strings.TrimSuffix(r.output, "\n") {
 			t.Errorf("ipvsadm %s\ngot:\n%s\nwant:\n%s", r.args, got, r.output)

@@ -10,7 +10,7 @@ import (
 
 // tunnelRules tells what goes with a type of tunnel: port, no checksum,
 // checksum, remote checksum, in the characters of legality.
-var tunnelRules = map[string]string{"ipip": "....", "gue": "r111", "gre": ".11."}
+var tunnelRules = map[lvs.TunnelType]string{lvs.IPIP: "....", lvs.GUE: "r111", lvs.GRE: ".11."}
 
 // check tells whether the line as a whole is legal, in ipvsadm's order.
 func (l *line) check() error {
@@ -98,20 +98,20 @@ func (l *line) checkServer() error {
 }
 
 func (l *line) checkTunnel() error {
-	one := noOption
+	one, name := noOption, l.tunnel.Type
 	if l.method != 'i' {
 		return nil
 	}
 	for i, o := range []option{tunPort, tunNoCsum, tunCsum, tunRemCsum} {
-		legal := tunnelRules[l.tunnel][i]
+		legal := tunnelRules[name][i]
 		switch {
 		case !l.set[o] && legal == 'r':
-			return wrong("You need to supply the '%s' option for the '%s' tunnel type", optionNames[o], l.tunnel)
+			return wrong("You need to supply the '%s' option for the '%s' tunnel type", optionNames[o], name)
 		case !l.set[o]:
 		case legal == '.':
-			return wrong("Illegal '%s' option with the '%s' tunnel type", optionNames[o], l.tunnel)
+			return wrong("Illegal '%s' option with the '%s' tunnel type", optionNames[o], name)
 		case legal == '1' && one != noOption:
-			return wrong("The option '%s' conflicts with the '%s' option in the '%s' tunnel type", optionNames[o], optionNames[one], l.tunnel)
+			return wrong("The option '%s' conflicts with the '%s' option in the '%s' tunnel type", optionNames[o], optionNames[one], name)
 		case legal == '1':
 			one = o
 		}
@@ -134,8 +134,7 @@ func (l *line) unsupported() error {
 		{l.set[pe], "the persistence engine (--pe)"},
 		{l.set[ops], "one-packet scheduling (-o)"},
 		{known && !slices.Contains(lvs.Schedulers(), l.scheduler), "the scheduler " + string(l.scheduler)},
-		{l.method == 'm', "NAT (-m)"},
-		{l.method == 'i', "tunnelling (-i)"},
+		{l.set[tunRemCsum], "the remote checksum (--tun-remcsum)"},
 		{l.threshold, "the connection threshold (-x, -y)"},
 		{l.command == startDaemon, "connection synchronisation (--start-daemon)"},
 	} {

@@ -150,7 +150,7 @@ func (l List) columns(r lvs.RealServerStatus) string {
 	case l.PersistentConn:
 		return fmt.Sprintf(" %-9d %-11d %s", r.Weight, 0, conns)
 	case l.TunInfo:
-		return fmt.Sprintf(" %-7s %-13s %-6d %s", forward(r.Method), tunnelInfo(r.Method), r.Weight, conns)
+		return fmt.Sprintf(" %-7s %-13s %-6d %s", forward(r.Method), tunnelInfo(r.RealServer), r.Weight, conns)
 	}
 	return fmt.Sprintf(" %-7s %-6d %s", forward(r.Method), r.Weight, conns)
 }
@@ -161,9 +161,20 @@ var forwards = map[lvs.Method]string{
 
 func forward(m lvs.Method) string { return forwards[m] }
 
-func tunnelInfo(m lvs.Method) string {
-	if m == lvs.Tun {
-		return "ipip"
+// tunnelInfo returns for instance "gue:6080:+c".
+func tunnelInfo(r lvs.RealServer) string {
+	if r.Method != lvs.Tun {
+		return "n/a"
 	}
-	return "n/a"
+	info := string(r.Tunnel.Type)
+	if r.Tunnel.Port != 0 {
+		info += fmt.Sprintf(":%d", r.Tunnel.Port)
+	}
+	switch {
+	case r.Tunnel.Checksum == lvs.HeaderChecksum:
+		info += ":+c"
+	case r.Tunnel.Type != lvs.IPIP:
+		info += ":-c"
+	}
+	return info
 }

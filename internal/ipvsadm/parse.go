@@ -4,6 +4,7 @@ package ipvsadm
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -29,8 +30,8 @@ type line struct {
 	serverPort bool // -r said a port
 	method     byte // g, m or i
 	weight     uint32
-	threshold  bool // -x or -y is above 0
-	tunnel     string
+	threshold  bool       // -x or -y is above 0
+	tunnel     lvs.Tunnel // if the method is i
 	timeouts   lvs.Timeouts
 }
 
@@ -42,7 +43,7 @@ const (
 )
 
 func newLine(names Names) *line {
-	return &line{names: names, scheduler: lvs.WLC, method: 'g', weight: 1, tunnel: "ipip"}
+	return &line{names: names, scheduler: lvs.WLC, method: 'g', weight: 1, tunnel: lvs.Tunnel{Type: lvs.IPIP}}
 }
 
 // wrong is a mistake in the line: it ends a restore.
@@ -228,10 +229,24 @@ func (l *line) takeThreshold(f *found) error {
 }
 
 func (l *line) takeTunnelType(f *found) error {
-	if _, ok := tunnelRules[f.value]; !ok {
+	if _, ok := tunnelRules[lvs.TunnelType(f.value)]; !ok {
 		return wrong("illegal tunnel type specified")
 	}
-	l.tunnel = f.value
+	l.tunnel.Type = lvs.TunnelType(f.value)
+	return nil
+}
+
+func (l *line) takeTunnelPort(f *found) error {
+	n, ok := number(f.value, 1, math.MaxUint16)
+	if !ok {
+		return wrong("illegal tunnel port specified")
+	}
+	l.tunnel.Port = uint16(n)
+	return nil
+}
+
+func (l *line) takeTunnelChecksum(f *found) error {
+	l.tunnel.Checksum = lvs.TunnelChecksum(strings.TrimPrefix(f.long, "tun-"))
 	return nil
 }
 

@@ -43,12 +43,10 @@ func TestNotInThisVersion(t *testing.T) {
 		"-A -u 1.2.3.4:53 --pe sip":        "the persistence engine (--pe)",
 		"-A -t 1.2.3.4:80 -s dh -b flag-1": "the scheduler dh",
 		"-A --sctp-service 1.2.3.4:80":     "SCTP (--sctp-service)",
-		"-a -t 1.2.3.4:80 -r 5.6.7.8 -m":   "NAT (-m)",
-		"-a -t 1.2.3.4:80 -r [::1]:80 -i":  "tunnelling (-i)",
-		"-e -t 1.2.3.4:80 -r 5.6.7.8 -i --tun-type gue --tun-port 60": "tunnelling (-i)",
-		"-a -t 1.2.3.4:80 -r 5.6.7.8 -x 5":                            "the connection threshold (-x, -y)",
-		"-a -t 1.2.3.4:80 -r 5.6.7.8 -y 5":                            "the connection threshold (-x, -y)",
-		"--start-daemon master":                                       "connection synchronisation (--start-daemon)",
+		"-a -t 1.2.3.4:80 -r [::1]:80 -i --tun-type gue --tun-port 6 --tun-remcsum": "the remote checksum (--tun-remcsum)",
+		"-a -t 1.2.3.4:80 -r 5.6.7.8 -x 5":                                          "the connection threshold (-x, -y)",
+		"-a -t 1.2.3.4:80 -r 5.6.7.8 -y 5":                                          "the connection threshold (-x, -y)",
+		"--start-daemon master":                                                     "connection synchronisation (--start-daemon)",
 	} {
 		_, err := Parse(strings.Fields(args), Names{})
 		want := Error{Message: "lvx: " + what + " is not in this version", Exit: 255, Unbuilt: true}
@@ -64,6 +62,12 @@ func TestChanges(t *testing.T) {
 	dns := lvs.ServiceKey{Protocol: lvs.UDP, Address: at("[2001:db8::1]:53")}
 	dr := func(a string, weight uint32) lvs.RealServer {
 		return lvs.RealServer{Address: at(a), Method: lvs.DR, Weight: weight}
+	}
+	nat := func(a string) lvs.RealServer {
+		return lvs.RealServer{Address: at(a), Method: lvs.NAT, Weight: 1}
+	}
+	tun := func(a string, tunnel lvs.Tunnel) lvs.RealServer {
+		return lvs.RealServer{Address: at(a), Method: lvs.Tun, Weight: 1, Tunnel: tunnel}
 	}
 	for args, want := range map[string]lvs.Change{
 		"-A -t 192.0.2.1:80":   {Operation: lvs.AddService, Service: www, Scheduler: lvs.WLC},
@@ -86,9 +90,24 @@ func TestChanges(t *testing.T) {
 		"-e -t 192.0.2.1:80 -r 192.0.2.7:80":                         {Operation: lvs.EditServer, Service: www, RealServer: dr("192.0.2.7:80", 1)},
 		"-d -t 192.0.2.1:80 -r 192.0.2.7":                            {Operation: lvs.DeleteServer, Service: www, RealServer: lvs.RealServer{Address: at("192.0.2.7:80")}},
 		"-d -t 192.0.2.1:80 -r 192.0.2.7:99":                         {Operation: lvs.DeleteServer, Service: www, RealServer: lvs.RealServer{Address: at("192.0.2.7:99")}},
-		"-C":                                                         {Operation: lvs.Clear},
-		"-Z":                                                         {Operation: lvs.Zero},
-		"-Z -t 192.0.2.1:80":                                         {Operation: lvs.Zero, Service: www},
+		"-a -t 192.0.2.1:80 -r 192.0.2.7 -m":                         {Operation: lvs.AddServer, Service: www, RealServer: nat("192.0.2.7:80")},
+		"-a -t 192.0.2.1:80 -r 192.0.2.7:8080 --masquerading":        {Operation: lvs.AddServer, Service: www, RealServer: nat("192.0.2.7:8080")},
+		"-e -u [2001:db8::1]:53 -m -r [2001:db8::7]:5353":            {Operation: lvs.EditServer, Service: dns, RealServer: nat("[2001:db8::7]:5353")},
+		"-a -t 192.0.2.1:80 -r 192.0.2.7:99 -i":                      {Operation: lvs.AddServer, Service: www, RealServer: tun("192.0.2.7:80", lvs.Tunnel{Type: lvs.IPIP})},
+		"-a -t 192.0.2.1:80 -r 2001:db8::7 --ipip --tun-type ipip":   {Operation: lvs.AddServer, Service: www, RealServer: tun("[2001:db8::7]:80", lvs.Tunnel{Type: lvs.IPIP})},
+		"-a -u [2001:db8::1]:53 -r 192.0.2.7 -i --tun-type gre":      {Operation: lvs.AddServer, Service: dns, RealServer: tun("192.0.2.7:53", lvs.Tunnel{Type: lvs.GRE})},
+		"-e -t 192.0.2.1:80 -r 192.0.2.7 -i --tun-csum --tun-type gre": {
+			Operation: lvs.EditServer, Service: www, RealServer: tun("192.0.2.7:80", lvs.Tunnel{Type: lvs.GRE, Checksum: lvs.HeaderChecksum}),
+		},
+		"-a -t 192.0.2.1:80 -r 192.0.2.7 -i --tun-type=gue --tun-port=6080 --tun-nocsum": {
+			Operation: lvs.AddServer, Service: www, RealServer: tun("192.0.2.7:80", lvs.Tunnel{Type: lvs.GUE, Port: 6080}),
+		},
+		"-a --tun-port 65535 --tun-type gue --tun-csum -i -r 192.0.2.7 -t 192.0.2.1:80": {
+			Operation: lvs.AddServer, Service: www, RealServer: tun("192.0.2.7:80", lvs.Tunnel{Type: lvs.GUE, Port: 65535, Checksum: lvs.HeaderChecksum}),
+		},
+		"-C":                 {Operation: lvs.Clear},
+		"-Z":                 {Operation: lvs.Zero},
+		"-Z -t 192.0.2.1:80": {Operation: lvs.Zero, Service: www},
 		"--set 900 0 300": {Operation: lvs.SetTimeouts, Timeouts: lvs.Timeouts{
 			TCP: lvs.Duration(900 * time.Second), UDP: lvs.Duration(300 * time.Second),
 		}},

@@ -49,9 +49,24 @@ func serverOptions(r lvs.RealServer) string {
 	case lvs.NAT:
 		return fmt.Sprintf("-m -w %d", r.Weight)
 	case lvs.Tun:
-		return fmt.Sprintf("-i -w %d --tun-type ipip", r.Weight)
+		return fmt.Sprintf("-i -w %d%s", r.Weight, tunnelOptions(r.Tunnel))
 	}
 	return fmt.Sprintf("-g -w %d", r.Weight)
+}
+
+// tunnelOptions say everything, also what goes without saying.
+func tunnelOptions(t lvs.Tunnel) string {
+	options := " --tun-type " + string(t.Type)
+	if t.Port != 0 {
+		options += fmt.Sprintf(" --tun-port %d", t.Port)
+	}
+	switch {
+	case t.Checksum != lvs.NoChecksum:
+		options += " --tun-" + string(t.Checksum)
+	case t.Type != lvs.IPIP:
+		options += " --tun-nocsum"
+	}
+	return options
 }
 
 // maxRule bounds a line of a Script, in bytes.

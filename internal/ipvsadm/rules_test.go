@@ -102,6 +102,35 @@ func drawFlags(t *rapid.T, s lvs.Scheduler) lvs.SchedulerFlags {
 	return flags
 }
 
+// drawServer draws a real server for a service of a family and port, as its method lets
+// it be.
+func drawServer(t *rapid.T, v4 bool, port uint16) lvs.RealServer {
+	r := lvs.RealServer{
+		Method: rapid.SampledFrom(lvs.Methods()).Draw(t, "method"),
+		Weight: rapid.Uint32Range(0, lvs.MaxWeight).Draw(t, "weight"),
+	}
+	if r.Method.MapsPort() {
+		port = rapid.Uint16Min(1).Draw(t, "mapped port")
+	}
+	if r.Method == lvs.Tun {
+		v4, r.Tunnel = rapid.Bool().Draw(t, "outer v4"), drawTunnel(t)
+	}
+	r.Address = drawAddress(t, v4, port)
+	return r
+}
+
+func drawTunnel(t *rapid.T) lvs.Tunnel {
+	kind := rapid.SampledFrom(lvs.TunnelTypes()).Draw(t, "tunnel")
+	tunnel := lvs.Tunnel{Type: kind}
+	if kind == lvs.GUE {
+		tunnel.Port = rapid.Uint16Min(1).Draw(t, "tunnel port")
+	}
+	if kind != lvs.IPIP {
+		tunnel.Checksum = rapid.SampledFrom([]lvs.TunnelChecksum{lvs.NoChecksum, lvs.HeaderChecksum}).Draw(t, "checksum")
+	}
+	return tunnel
+}
+
 // TestSaveAndRestore: any table comes back from its save as it was, sorted.
 func TestSaveAndRestore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -114,9 +143,7 @@ func TestSaveAndRestore(t *testing.T) {
 			}
 			s.Flags = drawFlags(t, s.Scheduler)
 			for range rapid.IntRange(0, 5).Draw(t, "servers") {
-				s.RealServers = append(s.RealServers, lvs.RealServerStatus{RealServer: lvs.RealServer{
-					Address: drawAddress(t, v4, port), Method: lvs.DR, Weight: rapid.Uint32Range(0, lvs.MaxWeight).Draw(t, "weight"),
-				}})
+				s.RealServers = append(s.RealServers, lvs.RealServerStatus{RealServer: drawServer(t, v4, port)})
 			}
 			want = append(want, s)
 		}
@@ -141,6 +168,8 @@ func TestSaveAndRestore(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("-A\n-t\n192.0.2.1:80\n-s\nrr")
 	f.Add("-a\n-t\n[2001:db8::1]:80\n-r\n[2001:db8::2]:80\n-w5")
+	f.Add("-a\n-t\n[2001:db8::1]:80\n-r\n[2001:db8::2]:8080\n-m")
+	f.Add("-e\n-t\n[2001:db8::1]:80\n-i\n-r\n192.0.2.1\n--tun-type\ngue\n--tun-port=6080\n--tun-csum")
 	f.Add("--set\n1\n2\n3")
 	f.Add("-E\n-u\n192.0.2.1:53\n-b\nflag-3,mh-port\n-s\nmh\n--dry-run")
 	f.Add("-Lcn\n--tcp-service=1:2\n-b\nsh-port,,x\n-p=5\n--mcast-group\nff02::1")

@@ -14,7 +14,7 @@ import (
 func TestChangeJSON(t *testing.T) {
 	c := Change{
 		Operation: AddServer, Service: ServiceKey{TCP, netip.MustParseAddrPort("[2001:db8::1]:80")},
-		RealServer: RealServer{netip.MustParseAddrPort("[2001:db8::2]:80"), DR, 3},
+		RealServer: RealServer{Address: netip.MustParseAddrPort("[2001:db8::2]:80"), Method: DR, Weight: 3},
 		Timeouts:   Timeouts{TCP: Duration(1500 * time.Millisecond)},
 	}
 	text, err := json.Marshal(c)
@@ -49,7 +49,10 @@ func TestValidate(t *testing.T) {
 	sound := func() Service {
 		return Service{
 			ServiceKey: ServiceKey{TCP, netip.MustParseAddrPort("192.0.2.1:80")}, Scheduler: WLC,
-			RealServers: []RealServer{{netip.MustParseAddrPort("10.0.0.1:80"), DR, 1}, {netip.MustParseAddrPort("10.0.0.2:80"), DR, 0}},
+			RealServers: []RealServer{
+				{Address: netip.MustParseAddrPort("10.0.0.1:80"), Method: DR, Weight: 1},
+				{Address: netip.MustParseAddrPort("10.0.0.2:80"), Method: DR},
+			},
 		}
 	}
 	if s := sound(); s.Validate() != nil {
@@ -71,7 +74,8 @@ func TestValidate(t *testing.T) {
 		"a zone":           {func(s *Service) { s.Address = netip.MustParseAddrPort("[fe80::1%eth0]:80") }, ErrInvalid, "plain"},
 		"no scheduler":     {func(s *Service) { s.Scheduler = "x" }, ErrNoScheduler, `"x"`},
 		"a later one":      {func(s *Service) { s.Scheduler = "dh" }, ErrUnsupported, "dh"},
-		"another method":   {func(s *Service) { s.RealServers[1].Method = NAT }, ErrUnsupported, "10.0.0.2:80: method nat"},
+		"a later method":   {func(s *Service) { s.RealServers[1].Method = FullNAT }, ErrUnsupported, "10.0.0.2:80: method fullnat"},
+		"no method":        {func(s *Service) { s.RealServers[1].Method = "masq" }, ErrInvalid, "\"masq\" is not one of dr, nat, tun"},
 		"another family":   {func(s *Service) { s.RealServers[0].Address = netip.MustParseAddrPort("[2001:db8::1]:80") }, ErrInvalid, "family"},
 		"another port":     {func(s *Service) { s.RealServers[0].Address = netip.MustParseAddrPort("10.0.0.1:81") }, ErrInvalid, "port"},
 		"a weight too big": {func(s *Service) { s.RealServers[0].Weight = MaxWeight + 1 }, ErrInvalid, "weight"},

@@ -69,30 +69,6 @@ func KernelSchedulers() []Scheduler {
 	return []Scheduler{RR, WRR, LC, WLC, "lblc", "lblcr", "dh", SH, "sed", "nq", "fo", "ovf", MH}
 }
 
-// Method is a forwarding method: how a packet reaches its real server.
-type Method string
-
-// The forwarding methods.
-const (
-	DR      Method = "dr"      // direct routing: only the MAC addresses change
-	NAT     Method = "nat"     // the destination is rewritten, replies pass the director
-	Tun     Method = "tun"     // the packet is put into another
-	FullNAT Method = "fullnat" // source and destination are rewritten
-	Local   Method = "local"   // the director itself answers
-)
-
-// MaxWeight is the largest weight, as in ipvsadm (a C int).
-const MaxWeight = 1<<31 - 1
-
-// RealServer is a machine that answers for a virtual service.
-type RealServer struct {
-	Address netip.AddrPort `json:"address"` // RIP and port
-	Method  Method         `json:"method"`
-	// Weight is the server's share of new connections, 0 to MaxWeight. 0 gives
-	// it no new ones; connections it has stay.
-	Weight uint32 `json:"weight"`
-}
-
 var serviceName = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$`)
 
 // Validate tells why a service cannot be in any table, or returns nil. It
@@ -136,30 +112,4 @@ func (s *Service) Validate() error {
 func unicast(a netip.Addr) bool {
 	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != broadcast
-}
-
-// ValidateRealServer tells why a real server cannot be one of s, apart from one with
-// the same address being there already, or returns nil.
-func (s *Service) ValidateRealServer(r RealServer) error {
-	if err := s.validateRealServer(r); err != nil {
-		return fmt.Errorf("service %s: real server %s: %w", s.ServiceKey, r.Address, err)
-	}
-	return nil
-}
-
-func (s *Service) validateRealServer(r RealServer) error {
-	a := r.Address.Addr()
-	switch {
-	case !unicast(a) || a.Is4In6() || a.Zone() != "":
-		return fmt.Errorf("the address has to be a plain unicast address: %w", ErrInvalid)
-	case r.Method != DR:
-		return fmt.Errorf("method %s: %w", r.Method, ErrUnsupported)
-	case a.Is4() != s.Address.Addr().Is4():
-		return fmt.Errorf("dr cannot change the address family: %w", ErrInvalid)
-	case r.Address.Port() != s.Address.Port():
-		return fmt.Errorf("dr cannot change the port (the service has %d): %w", s.Address.Port(), ErrInvalid)
-	case r.Weight > MaxWeight:
-		return fmt.Errorf("weight %d is above %d: %w", r.Weight, MaxWeight, ErrInvalid)
-	}
-	return nil
 }

@@ -17,8 +17,8 @@ func (c Counts) Add(o Counts) Counts {
 
 // Stats are counted from a service's creation, or from its last Zero. Packets
 // and bytes are those forwarded; bytes are of the IP packet, without the
-// Ethernet header, as kernel IPVS counts. With dr nothing comes back through
-// the director, so the out fields stay 0.
+// Ethernet header, as kernel IPVS counts. With dr and tun nothing comes back
+// through the director, so the out fields stay 0.
 type Stats struct {
 	Connections uint64 `json:"connections"`
 	InPackets   uint64 `json:"in_packets"`
@@ -84,6 +84,12 @@ type NextHop struct {
 	Interface string       `json:"interface,omitempty"`
 	MAC       string       `json:"mac,omitempty"`
 	VLAN      uint16       `json:"vlan,omitempty"` // 802.1Q tag of the outgoing frame, 0 for none
+}
+
+// Reaches tells whether packets of this method find the real server there. What is
+// off-link is so for dr alone.
+func (n NextHop) Reaches(m Method) bool {
+	return n.State == NextHopReady || n.State == NextHopLocal || n.State == NextHopOffLink && m != DR
 }
 
 // Verdict is what became of a packet.

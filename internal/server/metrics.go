@@ -184,7 +184,7 @@ func (s *scrape) service(v *lvs.ServiceStatus) {
 	protocol, name := v.Protocol.String(), v.Address.String()
 	usable := 0
 	for _, r := range v.RealServers {
-		if r.Weight > 0 && reachable(r.NextHop) {
+		if r.Weight > 0 && r.NextHop.Reaches(r.Method) {
 			usable++
 		}
 	}
@@ -200,7 +200,7 @@ func (s *scrape) realServers(v *lvs.ServiceStatus) {
 	protocol, service := v.Protocol.String(), v.Address.String()
 	for _, r := range v.RealServers {
 		name := r.Address.String()
-		s.add(serverReachable, bit(reachable(r.NextHop)), protocol, service, name)
+		s.add(serverReachable, bit(r.NextHop.Reaches(r.Method)), protocol, service, name)
 		s.add(serverWeight, float64(r.Weight), protocol, service, name)
 		s.add(serverConnections, float64(r.Counts.Active), protocol, service, name, "active")
 		s.add(serverConnections, float64(r.Counts.Inactive), protocol, service, name, "inactive")
@@ -208,11 +208,6 @@ func (s *scrape) realServers(v *lvs.ServiceStatus) {
 		s.add(serverPackets, float64(r.Stats.InPackets), protocol, service, name, "in")
 		s.add(serverBytes, float64(r.Stats.InBytes), protocol, service, name, "in")
 	}
-}
-
-// reachable tells whether packets for a real server find it.
-func reachable(hop lvs.NextHop) bool {
-	return hop.State == lvs.NextHopReady || hop.State == lvs.NextHopLocal
 }
 
 // eventCounter counts events by type, and remembers the last change that was asked

@@ -116,7 +116,7 @@ var metrics = [metricIDs]metric{
 	servicePackets:     {"lvx_service_packets_total", counter, "packets", andLabel(serviceLabels, "direction"), "Packets forwarded for a service."},
 	serviceBytes:       {"lvx_service_bytes_total", counter, "bytes", andLabel(serviceLabels, "direction"), "Bytes of the IP packets forwarded for a service."},
 
-	serverReachable:      {"lvx_real_server_reachable", gauge, "0 or 1", serverLabels, "Whether frames can be sent to a real server: its MAC address is known. It says nothing of the program on it."},
+	serverReachable:      {"lvx_real_server_reachable", gauge, "0 or 1", serverLabels, "Whether frames can be sent to a real server: its MAC address is known, or that of the router before it, if its method crosses routers. It says nothing of the program on it."},
 	serverWeight:         {"lvx_real_server_weight", gauge, "shares", serverLabels, "A real server's share of new connections; 0 gives it none."},
 	serverConnections:    {"lvx_real_server_connections", gauge, "connections", andLabel(serverLabels, "state"), "Connections that a real server has now, active and inactive as ipvsadm counts them."},
 	serverNewConnections: {"lvx_real_server_new_connections_total", counter, "connections", serverLabels, "Connections that were given to a real server."},

@@ -29,7 +29,7 @@ var metricsChapters = []struct {
 	{serverReachable, "Real servers", "Of each real server in each virtual service."},
 	{nodeConnections, "node_exporter's series", "With `node_ipvs: true`, names, labels and texts are those of node_exporter's `ipvs` collector, so that its dashboards and " +
 		"alerts\nwork as they are. Leave it off where node_exporter shows IPVS of the same host to the same Prometheus. `local_mark` is empty;\nthe outgoing " +
-		"totals stay 0, since answers do not pass a director with dr. As in the kernel, the totals keep what a\ndeleted service had counted, until the daemon stops."},
+		"totals count the answers of nat alone, since with dr and tun they do not pass the director. As in the kernel, the totals keep what a\ndeleted service had counted, until the daemon stops."},
 	{metricIDs, "", ""},
 }
 
@@ -52,7 +52,7 @@ no client's address is in any label.
 | ` + "`protocol`" + ` | ` + "`tcp` or `udp`" + ` |
 | ` + "`service`" + ` | VIP and port, for instance ` + "`192.0.2.1:80` or `[2001:db8::1]:80`" + ` |
 | ` + "`real_server`" + ` | address and port of a real server, written alike |
-| ` + "`direction`" + ` | ` + "`in`" + `, from clients to real servers; with dr, answers do not pass the director |
+| ` + "`direction`" + ` | ` + "`in`" + `, from clients to real servers; with dr and tun, answers do not pass the director |
 
 A virtual service has %d series and a real server %d in each of its services (%d more with ` + "`node_ipvs`" + `); all others together are about a
 hundred. With more than %d virtual services, or real servers, the series of each of them are left out, and ` + "`lvx_series_left_out`" + ` is how many.

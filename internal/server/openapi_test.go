@@ -131,7 +131,13 @@ func (s *source) describe(t *testing.T, value *huma.Schema, field reflect.Struct
 		value.Format, value.Maximum = "int64", &most
 	}
 	if field.Type == reflect.TypeFor[lvs.Method]() {
-		value.Enum = []any{string(lvs.DR)} // the others are words for later
+		for _, method := range lvs.Methods() { // the others are words for later
+			value.Enum = append(value.Enum, string(method))
+		}
+		return
+	}
+	if field.Type == reflect.TypeFor[lvs.TunnelChecksum]() {
+		value.Enum = []any{string(lvs.NoChecksum), string(lvs.HeaderChecksum)}
 		return
 	}
 	if field.Name == "Code" {

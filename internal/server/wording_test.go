@@ -98,6 +98,8 @@ var wording = map[string]string{
 	"Status.Warnings":          "What will not work as it stands.",
 	"TLSSettings.Cert":         "PEM file of the director's certificate.",
 	"TLSSettings.Key":          "PEM file of its key.",
+	"Tunnel.Checksum":          "Of gue and gre: none, or csum, over header and packet.",
+	"Tunnel.Type":              "What packets are put into.",
 	"Unconfirmed.Deadline":     "When it goes back by itself.",
 	"Usage.Capacity":           "How many there can be.",
 	"Usage.Used":               "How many there are.",

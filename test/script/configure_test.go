@@ -33,7 +33,7 @@ func drawConfiguration(t *rapid.T) lvs.Configuration {
 			s.Name = fmt.Sprintf("s%d", port)
 		}
 		for _, n := range rapid.SliceOfNDistinct(rapid.Uint16Range(1, 6), 0, 4, rapid.ID).Draw(t, "servers") {
-			s.RealServers = append(s.RealServers, realServer(n, port, rapid.Uint32Range(0, 3).Draw(t, "weight")))
+			s.RealServers = append(s.RealServers, drawServer(t, n, port))
 		}
 		c.Services = append(c.Services, s)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,7 +51,7 @@ func text(t fataler, m *Memory) string {
 	for _, s := range list {
 		out += fmt.Sprintln(append([]any{s.ServiceKey, s.Scheduler}, anys(s.Flags.Names())...)...)
 		for _, r := range s.RealServers {
-			out += fmt.Sprintln("  ", r.Address, r.Method, r.Weight)
+			out += strings.TrimRight(fmt.Sprintln("  ", r.Address, r.Method, r.Weight, r.Tunnel), " \n") + "\n"
 		}
 	}
 	return out
@@ -66,6 +67,18 @@ func anys(names []string) (list []any) {
 type fataler interface {
 	Helper()
 	Fatal(...any)
+}
+
+// drawServer draws how a real server is used.
+func drawServer(t *rapid.T, n, port uint16) lvs.RealServer {
+	r := realServer(n, port, rapid.Uint32Range(0, 3).Draw(t, "weight"))
+	r.Method = rapid.SampledFrom([]lvs.Method{lvs.DR, lvs.DR, lvs.NAT, lvs.Tun}).Draw(t, "method")
+	if r.Method == lvs.Tun {
+		r.Tunnel = rapid.SampledFrom([]lvs.Tunnel{
+			{Type: lvs.IPIP}, {Type: lvs.GRE, Checksum: lvs.HeaderChecksum}, {Type: lvs.GUE, Port: 6080}, {Type: lvs.GUE, Port: 6081},
+		}).Draw(t, "tunnel")
+	}
+	return r
 }
 
 // drawChange draws a change out of a small world, so that many meet.
@@ -86,7 +99,7 @@ func drawChange(t *rapid.T) lvs.Change {
 	case lvs.AddService, lvs.EditService:
 		c.Scheduler = rapid.SampledFrom([]lvs.Scheduler{lvs.RR, lvs.WLC, "dh", "nonsense"}).Draw(t, "scheduler")
 	case lvs.AddServer, lvs.EditServer, lvs.DeleteServer:
-		c.RealServer = realServer(rapid.Uint16Range(1, 4).Draw(t, "server"), port, rapid.Uint32Range(0, 3).Draw(t, "weight"))
+		c.RealServer = drawServer(t, rapid.Uint16Range(1, 4).Draw(t, "server"), port)
 	}
 	c.Service = key(port)
 	return c

@@ -216,7 +216,13 @@ func (m *Memory) Status() (lvs.Status, error) {
 	return lvs.Status{Timeouts: m.timeouts}, nil
 }
 
-// Reach returns at once: every next hop is known.
+// Reach returns at once: what Hop tells is all that will be known.
 func (m *Memory) Reach(_ context.Context, addrs []netip.Addr) []lvs.NextHop {
-	return slices.Repeat([]lvs.NextHop{{State: lvs.NextHopReady}}, len(addrs))
+	hops := slices.Repeat([]lvs.NextHop{{State: lvs.NextHopReady}}, len(addrs))
+	for i, a := range addrs {
+		if m.Hop != nil {
+			hops[i].State = m.Hop(a)
+		}
+	}
+	return hops
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -67,6 +68,37 @@ func TestWarningsBecomeEvents(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+// Behind a router it is dr alone that does not reach a real server; a change to dr is
+// warned of as well.
+func TestBehindARouter(t *testing.T) {
+	m := NewMemory()
+	m.Hop = func(netip.Addr) lvs.NextHopState { return lvs.NextHopOffLink }
+	d := newDirector(t, m)
+	changes := []lvs.Change{{Operation: lvs.AddService, Service: key(80), Scheduler: lvs.RR}}
+	for n, method := range lvs.Methods() {
+		r := realServer(uint16(n+1), 80, 1)
+		if r.Method = method; method == lvs.Tun {
+			r.Tunnel = lvs.Tunnel{Type: lvs.IPIP}
+		}
+		changes = append(changes, lvs.Change{Operation: lvs.AddServer, Service: key(80), RealServer: r})
+	}
+	moved := changes[2]
+	moved.Operation, moved.RealServer.Method = lvs.EditServer, lvs.DR
+	for _, step := range []struct {
+		changes []lvs.Change
+		warned  string
+	}{{changes, "10.0.0.1:80"}, {[]lvs.Change{moved}, "10.0.0.2:80"}} {
+		applied, err := d.Apply(t.Context(), step.changes, lvs.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(applied.Warnings) != 1 || applied.Warnings[0].Object != "real server "+step.warned+" of tcp 198.51.100.1:80" ||
+			!strings.Contains(applied.Warnings[0].Text, "dr cannot reach it") {
+			t.Errorf("%s: %+v", step.warned, applied.Warnings)
+		}
+	}
 }
 
 // Rates follow what is counted, and go to 0 when nothing is; a Zero is no negative
