@@ -4,6 +4,7 @@
  *
  * conn_find   reads `connections4`, `connections6` and `real_servers`; leaves
  *             with SERVER_REMOVED, or goes on, knowing the connection or not.
+ * conn_seek   only looks whether there is one.
  * conn_touch  writes a known connection's next state and expiry.
  * conn_make   writes a new connection; leaves with TABLE_FULL.
  * conn_end    ends one.
@@ -19,9 +20,9 @@
 #include "table.h"
 
 /* Looks at a set. Is the flow's connection there? */
-static __always_inline bool conn_try(struct packet *p, bool six, __u32 choice)
+static __always_inline bool conn_try(struct flow *f, bool six, __u32 choice,
+				     struct real_server **server)
 {
-	struct flow *f = &p->flow;
 	void *set = conn_set(f, six, choice);
 	__u64 ways;
 
@@ -32,7 +33,7 @@ static __always_inline bool conn_try(struct packet *p, bool six, __u32 choice)
 	ways = conn_ways(f, six, set);
 	for (__u32 i = 0; i < CONN_WAYS && ways; i++) {
 		__u32 way = conn_first(ways) % CONN_WAYS;
-		__u64 word = conn_match(f, six, conn_slot(set, way), &p->server);
+		__u64 word = conn_match(f, six, conn_slot(set, way), server);
 
 		if (word) {
 			f->seen = flow_any(f, word);
@@ -62,21 +63,22 @@ static __always_inline void conn_ask(struct flow *f, bool six, __u32 choice)
  * The front comes first while most connections are there, else last, if at all. A
  * new connection has to wait for all sets, so it waits for all at once.
  */
-static __always_inline bool conn_look(struct packet *p, bool six, struct crowd *crowd)
+static __always_inline bool conn_look(struct flow *f, bool six, struct crowd *crowd,
+				      struct real_server **server)
 {
 	bool inside = conn_inside(crowd), first = conn_fill(crowd) == FILL_FRONT;
 
-	if (p->flow.tcp_flags & TCP_SYN) {
+	if (f->tcp_flags & TCP_SYN) {
 		if (inside)
-			conn_ask(&p->flow, six, 0);
-		conn_ask(&p->flow, six, 1);
-		conn_ask(&p->flow, six, 2);
+			conn_ask(f, six, 0);
+		conn_ask(f, six, 1);
+		conn_ask(f, six, 2);
 	}
-	if (inside && first && conn_try(p, six, 0))
+	if (inside && first && conn_try(f, six, 0, server))
 		return true;
-	if (conn_try(p, six, 1) || conn_try(p, six, 2))
+	if (conn_try(f, six, 1, server) || conn_try(f, six, 2, server))
 		return true;
-	return inside && !first && conn_try(p, six, 0);
+	return inside && !first && conn_try(f, six, 0, server);
 }
 
 /* What of the connection that was found: go on with it, or make it anew? */
@@ -95,9 +97,10 @@ static __always_inline enum reason conn_judge(struct packet *p)
 	if (!p->server)
 		return REASON_INTERNAL; /* never: conn_match found it */
 	p->flow.server_id = conn_server(p->flow.seen);
-	if (p->server->state != SERVER_LISTED)
+	if (p->server->state != SERVER_LISTED && !p->flow.reply)
 		return REASON_SERVER_REMOVED;
 	p->service_id = p->server->service_id;
+	p->flow.direction = conn_direction(&p->flow, p->server);
 	p->known = 1;
 	return REASON_UNDECIDED;
 }
@@ -109,24 +112,40 @@ static __always_inline __u64 conn_moved(struct crowd *crowd)
 }
 
 /*
- * One that is moved out of the front while we look may be in no place when we look
- * there: then we look again.
+ * Looks for a flow's connection: f->place is CONN_NOWHERE if there is none. One that is
+ * moved out of the front while we look may be in no place when we look there: AGAIN.
  */
-static __always_inline enum reason conn_find(struct packet *p)
+static __always_inline enum reason conn_locate(struct flow *f, struct real_server **server)
 {
-	struct flow *f = &p->flow;
 	struct crowd *crowd = conn_crowd(f->six);
 	__u64 moved = conn_moved(crowd);
 	bool found;
 
-	p->known = 0;
-	p->server = NULL;
+	*server = NULL;
 	f->place = CONN_NOWHERE;
 	f->hash = hash_flow(&f->key, f->six);
-	found = f->six ? conn_look(p, true, crowd) : conn_look(p, false, crowd);
-	if (found)
-		return conn_judge(p);
-	return conn_moved(crowd) == moved ? REASON_UNDECIDED : REASON_AGAIN;
+	found = f->six ? conn_look(f, true, crowd, server) : conn_look(f, false, crowd, server);
+	return found || conn_moved(crowd) == moved ? REASON_UNDECIDED : REASON_AGAIN;
+}
+
+static __always_inline enum reason conn_find(struct packet *p)
+{
+	enum reason r;
+
+	p->known = 0;
+	r = conn_locate(&p->flow, &p->server);
+	return r || p->flow.place == CONN_NOWHERE ? r : conn_judge(p);
+}
+
+/*
+ * Is there a connection of this flow? Global, so that the verifier looks at it once,
+ * however many flows a packet may be of.
+ */
+__noinline int conn_seek(struct flow *f)
+{
+	struct real_server *server;
+
+	return f ? conn_locate(f, &server) : REASON_INTERNAL;
 }
 
 /* Does a slot still hold the connection that it held? */

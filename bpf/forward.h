@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * forward.h, stage 5: the way to the real server.
+ * forward.h, stage 5: the way to the real server, and a reply's to its client.
  *
- * forward_route  reads `next_hops` and `interfaces`; leaves with NO_NEIGHBOUR,
- *                OFF_LINK, NO_ROUTE, TOO_BIG or BAD_VLAN, before anything is
- *                written.
+ * forward_route  reads `next_hops` and `interfaces` (way.h: what a reply needs); leaves
+ *                with NO_NEIGHBOUR, OFF_LINK, NO_ROUTE, NOT_FORWARDING, TOO_BIG, BAD_VLAN
+ *                or TTL_EXPIRED, before anything of the packet is written.
  * forward_count  writes `service_stats` and `server_stats`.
- * forward_dr     writes the frame: MAC addresses, and the VLAN tag where the
- *                real server is in another VLAN. Nothing else changes.
+ * forward_send   writes the packet: MAC addresses, and the VLAN tag where the other
+ *                side is in another VLAN. dr changes nothing else; nat an address, a
+ *                port and what depends on them (rewrite.h); tun puts headers in front
+ *                (encap.h), and leaves with NO_HEADROOM where there is no room for them.
  */
 #pragma once
 
+#include "encap.h"
+#include "rewrite.h"
 #include "sched.h"
+#include "way.h"
 
 static __always_inline enum reason forward_vlan(struct packet *p, __u16 want)
 {
@@ -21,7 +26,21 @@ static __always_inline enum reason forward_vlan(struct packet *p, __u16 want)
 	return REASON_BAD_VLAN;
 }
 
-static __always_inline enum reason forward_route(struct packet *p)
+/* The way of a reply to its client. */
+static __always_inline enum reason forward_back(struct packet *p)
+{
+	enum reason r = way_back(p->ctx, &p->flow, &p->way);
+
+	if (r)
+		return r;
+	if (p->ip_bytes > p->out_mtu)
+		return REASON_TOO_BIG;
+	if (p->out_vlan == VLAN_KEEP && p->out_ifindex != p->ctx->ingress_ifindex)
+		return forward_vlan(p, 0);
+	return forward_vlan(p, p->out_vlan);
+}
+
+static __always_inline enum reason forward_there(struct packet *p)
 {
 	__u32 index = *(volatile __u32 *)&p->server->next_hop;
 	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &index);
@@ -33,6 +52,10 @@ static __always_inline enum reason forward_route(struct packet *p)
 	switch (p->out_mac >> HOP_STATE_SHIFT) {
 	case HOP_READY:
 		break;
+	case HOP_ROUTED:
+		if (p->server->method != METHOD_DR)
+			break;
+		return REASON_OFF_LINK;
 	case HOP_LOCAL:
 		p->out_ifindex = 0;
 		return REASON_UNDECIDED;
@@ -45,6 +68,12 @@ static __always_inline enum reason forward_route(struct packet *p)
 	}
 	if (p->ip_bytes > hop->mtu)
 		return REASON_TOO_BIG;
+	if (p->server->method == METHOD_TUN) {
+		enum reason r = encap_check(p->server, hop, p->ip_bytes);
+
+		if (r)
+			return r;
+	}
 	p->out_ifindex = hop->ifindex;
 	if (p->out_ifindex == p->ctx->ingress_ifindex)
 		return forward_vlan(p, hop->vlan);
@@ -56,6 +85,15 @@ static __always_inline enum reason forward_route(struct packet *p)
 	return forward_vlan(p, hop->vlan == VLAN_KEEP ? 0 : hop->vlan);
 }
 
+static __always_inline enum reason forward_route(struct packet *p)
+{
+	enum reason r = p->flow.reply ? forward_back(p) : forward_there(p);
+
+	if (!r && p->server->method == METHOD_NAT)
+		r = rewrite_check(p);
+	return r;
+}
+
 static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 {
 	struct stats *s = bpf_map_lookup_elem(map, &id);
@@ -64,6 +102,11 @@ static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 		return;
 	if (!p->known && !p->stateless)
 		s->connections++;
+	if (p->flow.reply) {
+		s->out_packets++;
+		s->out_bytes += p->ip_bytes;
+		return;
+	}
 	s->in_packets++;
 	s->in_bytes += p->ip_bytes;
 }
@@ -89,14 +132,38 @@ static __always_inline int forward_resize(struct packet *p)
 					       : (int)sizeof(struct vlan_tag));
 }
 
-static __always_inline enum reason forward_dr(struct packet *p)
+/* Puts the packet into another, with room for the tags that the frame is to have. */
+static __always_inline enum reason forward_tun(struct packet *p)
 {
+	__u64 tags = p->out_vlan == VLAN_KEEP ? p->tags : p->out_vlan != 0;
+
+	return encap_write(p->ctx, &p->flow, p->server, p->tags, tags);
+}
+
+/* Writes what of the packet is not the frame's, and makes the frame as long as it is to be. */
+static __always_inline enum reason forward_rewrite(struct packet *p)
+{
+	enum reason r = REASON_UNDECIDED;
+
+	if (p->server->method == METHOD_TUN)
+		return forward_tun(p);
+	if (p->server->method == METHOD_NAT)
+		r = rewrite_packet(p);
+	if (r)
+		return r;
+	return forward_resize(p) ? REASON_NO_HEADROOM : REASON_UNDECIDED;
+}
+
+static __always_inline enum reason forward_send(struct packet *p)
+{
+	enum reason r;
 	void *frame;
 
 	if (!p->out_ifindex)
 		return REASON_LOCAL;
-	if (forward_resize(p))
-		return REASON_NO_HEADROOM;
+	r = forward_rewrite(p);
+	if (r)
+		return r;
 	frame = (void *)(long)p->ctx->data;
 	p->end = (void *)(long)p->ctx->data_end;
 	if (frame + ETH_HLEN + sizeof(struct vlan_tag) > p->end)

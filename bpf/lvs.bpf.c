@@ -8,6 +8,7 @@
 #include CONN_H /* test/bench has it keep other tables */
 #else
 #include "conn.h"  /* 2 of a known connection? */
+#include "reply.h" /* or a reply of one? */
 #include "sweep.h" /* and when does it end? */
 #endif
 #include "service.h" /* 3 else, which service does it open? */
@@ -30,9 +31,12 @@ static __always_inline enum reason open(struct packet *p)
 	if (!r)
 		r = sched_pick(p);
 	if (!r)
+		r = reply_free(p);
+	if (!r)
 		r = forward_route(p);
 	if (r)
 		return r;
+	p->flow.direction = conn_direction(&p->flow, p->server);
 	r = conn_opens(p) ? conn_make(p, conn_next(&p->flow, STATE_NONE)) : REASON_TABLE_FULL;
 	return r == REASON_TABLE_FULL ? sched_stateless(p) : r;
 }
@@ -42,13 +46,13 @@ static __always_inline enum reason stages(struct packet *p)
 	enum reason r = packet_parse(p);
 
 	if (!r)
-		r = conn_find(p);
+		r = p->flow.reply ? reply_find(p) : conn_find(p);
 	if (!r)
 		r = p->known ? follow(p) : open(p);
 	if (r)
 		return r;
 	forward_count(p);
-	return forward_dr(p);
+	return forward_send(p);
 }
 
 static __always_inline int finish(struct packet *p, enum reason reason)
@@ -170,7 +174,7 @@ int lvs_delete(struct conn_entry *e)
 	return 0;
 }
 
-/* Enums that no map and no function mentions get into the BTF, and so to Go, by this. */
+/* Types that no map and no function mentions get into the BTF, and so to Go, by this. */
 const volatile struct {
 	enum conn_bits conn_bits;
 	enum hop_state hop_state;
@@ -179,6 +183,9 @@ const volatile struct {
 	enum inside inside;
 	enum fill fill;
 	enum settle settle;
-} exported_enums;
+	enum tunnel_type tunnel_type;
+	enum tunnel_flag tunnel_flag;
+	struct sought_addr sought_addr;
+} exported_types;
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -34,14 +34,14 @@ struct {
 } again SEC(".maps");
 
 /*
- * Destination addresses that concern us. Written by the daemon; read by packet.h
+ * Addresses that concern us: as destination, or as source. Written by the daemon; read by packet.h
  * where `vips` does not know.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SIZED);
 	__type(key, struct addr);
-	__type(value, __u32); /* unused */
+	__type(value, __u32); /* VIP_DESTINATION, VIP_SOURCE */
 } addresses SEC(".maps");
 
 /*
@@ -205,6 +205,40 @@ struct {
 	__type(key, __u32);
 	__type(value, struct next_hop);
 } next_hops SEC(".maps");
+
+/* Whose replies come from an address and port: of method nat. Written by the daemon; read by reply.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SIZED);
+	__type(key, struct service_key);
+	__type(value, struct backend);
+} backends SEC(".maps");
+
+/* How frames leave by each interface. Written by the daemon; read by forward.h, for replies. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32); /* ifindex */
+	__type(value, struct exit);
+} exits SEC(".maps");
+
+/* Written by the daemon; read by packet.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct uses);
+} uses SEC(".maps");
+
+/*
+ * Clients and routers whose MAC address the kernel does not know: the daemon has it
+ * find out. Full, or without a daemon, it takes no more. Written by forward.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 16);
+} sought SEC(".maps");
 
 /* Statistics of services and real servers. Written by forward.h; read by the daemon. */
 struct {

@@ -54,23 +54,32 @@ struct vlan_tag {
 
 enum tcp_flag { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
 
+/* Which packets of a connection pass us, and which one this is: a row of tcp_next. */
+enum direction {
+	DIRECTION_ONLY = 0,  /* from the client, whose replies we do not see */
+	DIRECTION_THERE = 1, /* from the client */
+	DIRECTION_BACK = 2,  /* from the real server */
+};
+
 /*
  * Whose packet it is: no pointers, so that it can be handed to a function which
  * the verifier looks at once (see conn.h).
  */
 struct flow {
-	__u64 now; /* ticks, see types.h */
-	__u64 six; /* 1: IPv6. 64 bits, so that the verifier keeps track of it */
+	__u64 now;   /* ticks, see types.h */
+	__u64 six;   /* 1: IPv6. 64 bits, so that the verifier keeps track of it */
+	__u64 reply; /* 1: from a real server to its client; the key is that of the way there */
 	struct conn_key key;
 
 	/* Stages 2 and 4 fill in: */
-	__u64 hash;	       /* of the key, see hash.h */
-	__u64 seen;	       /* the word of the connection's slot, as it was read */
-	__u32 place;	       /* of the slot in the order of its sets, or CONN_NOWHERE */
-	__u32 server_id;       /* of its real server */
-	__u32 generation;      /* of the id */
-	enum conn_state state; /* that it is made in */
-	__u32 tcp_flags;
+	__u64 hash;	 /* of the key, see hash.h */
+	__u64 seen;	 /* the word of the connection's slot, as it was read */
+	__u32 place;	 /* of the slot in the order of its sets, or CONN_NOWHERE */
+	__u32 server_id; /* of its real server */
+	__u8 generation; /* of the id, its low bits */
+	__u8 state;	 /* enum conn_state, that it is made in */
+	__u8 tcp_flags;
+	__u8 direction; /* enum direction */
 };
 
 /*
@@ -106,33 +115,47 @@ static __always_inline bool flow_asks(const struct flow *f, bool six, const stru
 	return key->port == f->key.port && key->protocol == f->key.protocol;
 }
 
+/* How a frame leaves. */
+struct way {
+	__u64 out_mac; /* to whom */
+	__u64 own_mac; /* of the interface it leaves by: first, that it came in by */
+	__u32 out_ifindex;
+	__u16 out_vlan; /* as in struct next_hop */
+	__u16 out_mtu;
+};
+
+/* In an order without holes: the stack has 512 bytes, all functions that call each other. */
 struct packet {
 	struct xdp_md *ctx;
 	void *pos; /* the cursor */
 	void *end;
-	void *ip; /* the IP header */
 
 	struct flow flow;
-	__u32 ip_bytes; /* length of the IP packet */
-	__u8 tags;
+	__u64 ip_at;	    /* where its header is in the frame, */
+	__u64 transport_at; /* and that of TCP or UDP: packet_place */
+	__u32 ip_bytes;	    /* length of the IP packet */
 	enum reason refuse; /* what to leave with, should the packet be ours */
+	__u8 tags;
 
-	__u64 own_mac; /* of the interface it leaves by: first, that it came in by */
-
-	/* Stages 2 and 4: */
-	__u64 known; /* 1: of a live connection */
-	struct real_server *server;
-
-	/* Stage 3: */
+	/* Stages 2 to 4: */
+	__u8 known;	/* 1: of a live connection */
+	__u8 ring;	/* 1: the service goes by its ring: it had no room for a connection */
+	__u8 stateless; /* 1: the packet is forwarded without a connection */
 	__u32 service_id;
 	struct pool *pool;
-	__u64 ring;	 /* the service goes by its ring: it had no room for a connection */
-	__u64 stateless; /* the packet is forwarded without a connection */
+	struct real_server *server;
 
-	/* Stage 5: */
-	__u64 out_mac;
-	__u32 out_ifindex;
-	__u16 out_vlan;
+	/* Stages 1 and 5: */
+	union {
+		struct way way;
+		struct {
+			__u64 out_mac;
+			__u64 own_mac;
+			__u32 out_ifindex;
+			__u16 out_vlan;
+			__u16 out_mtu;
+		};
+	};
 };
 
 /*
@@ -205,35 +228,50 @@ static __always_inline bool packet_for_us(struct packet *p)
 }
 
 /* The number of an address in `vips`. internal/dataplane/address.go has the same. */
-static __always_inline __u64 packet_number(const struct addr *a)
+static __always_inline __u64 packet_number(const struct addr *a, enum glance role)
 {
 	return (*addr_half(a, 0) * VIP_FACTOR ^ *addr_half(a, 1)) |
-	       2; /* neither VIP_NONE nor VIP_SEVERAL */
+	       role; /* neither VIP_NONE nor VIP_SEVERAL */
 }
 
 /*
- * Is the packet for one of our addresses? A number is one IPv4 address's, but of
- * IPv6 any two may share one: then a foreign packet costs what a stray of ours
+ * Is the address one that concerns us in this role? A number is one IPv4 address's,
+ * but of IPv6 any two may share one: then a foreign packet costs what a stray of ours
  * does, and passes all the same, unless no host would take it (MALFORMED, V4_MAPPED).
  */
-static __always_inline bool packet_vip(struct packet *p)
+static __always_inline bool packet_concerns(const struct addr *a, enum glance role)
 {
-	__u64 number = packet_number(&p->flow.key.vip), *found;
+	__u64 number = packet_number(a, role), *found;
 	__u32 place = (__u64)(__u32)((number >> 32 ^ number) * VIP_FACTOR) * vip_places >> 32;
+	__u32 *roles;
 
 	found = bpf_map_lookup_elem(&vips, &place);
 	if (!found)
 		return false;
-	if (*(volatile __u64 *)found == VIP_SEVERAL)
-		return bpf_map_lookup_elem(&addresses, &p->flow.key.vip);
-	return *(volatile __u64 *)found == number;
+	if (*(volatile __u64 *)found != VIP_SEVERAL)
+		return *(volatile __u64 *)found == number;
+	roles = bpf_map_lookup_elem(&addresses, a);
+	return roles && *(volatile __u32 *)roles & role;
 }
 
-/* The addresses are in the key: do they concern us? */
+/* May the packet be a reply on its way through us? */
+static __always_inline bool packet_reply(struct packet *p)
+{
+	__u32 key = 0;
+	struct uses *use = bpf_map_lookup_elem(&uses, &key);
+
+	return use && *(volatile __u64 *)&use->nat &&
+	       packet_concerns(&p->flow.key.client, VIP_SOURCE);
+}
+
+/* The addresses are in the key, as in the packet: do they concern us? */
 static __always_inline enum reason packet_ours(struct packet *p)
 {
-	if (!packet_vip(p))
+	__u64 reply = !packet_concerns(&p->flow.key.vip, VIP_DESTINATION);
+
+	if (reply && !packet_reply(p))
 		return REASON_NOT_OURS;
+	p->flow.reply = flow_any(&p->flow, reply);
 	if (!packet_for_us(p))
 		return REASON_OTHER_HOST;
 	return REASON_UNDECIDED;
@@ -381,7 +419,7 @@ static __always_inline enum reason packet_ipv6(struct packet *p)
  */
 static __always_inline __u64 packet_payload(struct packet *p)
 {
-	__u64 headers = packet_distance(p->ip, p->pos);
+	__u64 headers = packet_distance((void *)(long)p->ctx->data, p->pos) - p->ip_at;
 
 	return headers < p->ip_bytes ? p->ip_bytes - headers : 0;
 }
@@ -417,9 +455,24 @@ static __always_inline enum reason packet_udp(struct packet *p)
 	return REASON_UNDECIDED;
 }
 
-/* What follows does not depend on the way that the packet was parsed. */
+enum { PLACE_MASK = 0x3fff }; /* all extension headers of an IPv6 packet are shorter */
+
+/* A place in the frame, as it is when the packet was parsed. */
+static __always_inline void *packet_place(struct xdp_md *ctx, __u64 at)
+{
+	return (void *)(long)ctx->data + (at & PLACE_MASK);
+}
+
+/*
+ * What follows does not depend on the way that the packet was parsed: of places it keeps
+ * numbers, since of pointers the verifier remembers how they came about.
+ */
 static __always_inline void packet_forget(struct packet *p)
 {
+	void *frame = (void *)(long)p->ctx->data;
+
+	p->ip_at = flow_any(&p->flow, p->ip_at);
+	p->transport_at = flow_any(&p->flow, packet_distance(frame, p->pos));
 	p->refuse = flow_any(&p->flow, p->refuse);
 	p->tags = flow_any(&p->flow, p->tags);
 	p->flow.key.protocol = flow_any(&p->flow, p->flow.key.protocol);
@@ -434,7 +487,7 @@ static __always_inline enum reason packet_parse(struct packet *p)
 	r = packet_ethernet(p, &type);
 	if (r)
 		return r;
-	p->ip = p->pos;
+	p->ip_at = packet_distance((void *)(long)p->ctx->data, p->pos);
 	if (type == bpf_htons(ETH_P_IP))
 		r = packet_ipv4(p);
 	else if (type == bpf_htons(ETH_P_IPV6))
@@ -442,7 +495,7 @@ static __always_inline enum reason packet_parse(struct packet *p)
 	else
 		r = REASON_NOT_IP;
 	if (r)
-		return r;
+		return r == REASON_V4_MAPPED && p->flow.reply ? REASON_NOT_OURS : r;
 
 	if (p->flow.key.protocol == IPPROTO_TCP)
 		r = packet_tcp(p);
@@ -451,5 +504,5 @@ static __always_inline enum reason packet_parse(struct packet *p)
 	else
 		r = REASON_NOT_OURS;
 	packet_forget(p);
-	return r;
+	return r && p->flow.reply ? REASON_NOT_OURS : r;
 }

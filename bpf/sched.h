@@ -161,7 +161,8 @@ static __always_inline enum reason sched_stateless(struct packet *p)
 	__u64 until = p->flow.now + conn_timeout(STATE_ESTABLISHED);
 	__u64 *stands = bpf_map_lookup_elem(&stateless, &p->service_id);
 
-	if (!stands || (!p->pool->ring && !sched_hashes(p->pool)))
+	if (!stands || (!p->pool->ring && !sched_hashes(p->pool)) ||
+	    p->server->method == METHOD_NAT) /* whose replies need a connection */
 		return REASON_TABLE_FULL;
 	p->stateless = p->ring;
 	if (conn_opens(p) && *stands != until)

@@ -59,15 +59,16 @@ static __always_inline __u32 conn_timeout(enum conn_state state)
 }
 
 /*
- * The next state of a TCP connection of which only the client's packets are
- * seen: kernel IPVS's input-only table (net/netfilter/ipvs/ip_vs_proto_tcp.c),
- * by the flag that counts and the state it finds. A packet with none of the
- * four flags is no TCP that anybody sends: it changes nothing (the kernel goes
- * to CLOSE, so that anybody could end a connection).
+ * The next state of a TCP connection: kernel IPVS's tables
+ * (net/netfilter/ipvs/ip_vs_proto_tcp.c), by which packets of it pass us, the flag that
+ * counts and the state it finds. A packet with none of the four flags is no TCP that
+ * anybody sends: it changes nothing (the kernel goes to CLOSE, so that anybody could
+ * end a connection).
  */
 /* clang-format off */
 #define S(state) STATE_##state
-static const __u8 tcp_next[4][STATE_MAX] = {
+static const __u8 tcp_next[3][4][STATE_MAX] = {
+	[DIRECTION_ONLY] = {
 	/* found:  NONE             ESTABLISHED     SYN_SENT        SYN_RECV     FIN_WAIT     TIME_WAIT */
 	/*         CLOSE            CLOSE_WAIT      LAST_ACK        LISTEN       SYNACK */
 	/* SYN */ { S(SYN_RECV),    S(ESTABLISHED), S(ESTABLISHED), S(SYN_RECV), S(SYN_RECV), S(SYN_RECV),
@@ -78,24 +79,63 @@ static const __u8 tcp_next[4][STATE_MAX] = {
 		    S(CLOSE),       S(CLOSE_WAIT),  S(CLOSE),       S(LISTEN),   S(ESTABLISHED) },
 	/* RST */ { S(CLOSE),       S(CLOSE),       S(CLOSE),       S(SYN_RECV), S(CLOSE),    S(CLOSE),
 		    S(CLOSE),       S(CLOSE),       S(LAST_ACK),    S(LISTEN),   S(CLOSE) },
+	},
+	[DIRECTION_THERE] = {
+	/* SYN */ { S(SYN_RECV),    S(ESTABLISHED), S(ESTABLISHED), S(SYN_RECV), S(SYN_RECV), S(SYN_RECV),
+		    S(SYN_RECV),    S(SYN_RECV),    S(SYN_RECV),    S(SYN_RECV), S(SYN_RECV) },
+	/* FIN */ { S(CLOSE),       S(CLOSE_WAIT),  S(SYN_SENT),    S(TIME_WAIT), S(TIME_WAIT), S(TIME_WAIT),
+		    S(CLOSE),       S(CLOSE_WAIT),  S(LAST_ACK),    S(LISTEN),   S(TIME_WAIT) },
+	/* ACK */ { S(ESTABLISHED), S(ESTABLISHED), S(SYN_SENT),    S(ESTABLISHED), S(FIN_WAIT), S(TIME_WAIT),
+		    S(CLOSE),       S(CLOSE_WAIT),  S(CLOSE),       S(LISTEN),   S(ESTABLISHED) },
+	/* RST */ { S(CLOSE),       S(CLOSE),       S(CLOSE),       S(SYN_RECV), S(CLOSE),    S(CLOSE),
+		    S(CLOSE),       S(CLOSE),       S(LAST_ACK),    S(LISTEN),   S(SYN_RECV) },
+	},
+	[DIRECTION_BACK] = {
+	/* SYN */ { S(SYN_SENT),    S(ESTABLISHED), S(SYN_SENT),    S(SYN_RECV), S(SYN_SENT), S(SYN_SENT),
+		    S(SYN_SENT),    S(SYN_SENT),    S(SYN_SENT),    S(LISTEN),   S(SYN_RECV) },
+	/* FIN */ { S(TIME_WAIT),   S(FIN_WAIT),    S(SYN_SENT),    S(TIME_WAIT), S(FIN_WAIT), S(TIME_WAIT),
+		    S(CLOSE),       S(TIME_WAIT),   S(LAST_ACK),    S(LISTEN),   S(TIME_WAIT) },
+	/* ACK */ { S(ESTABLISHED), S(ESTABLISHED), S(SYN_SENT),    S(ESTABLISHED), S(FIN_WAIT), S(TIME_WAIT),
+		    S(CLOSE),       S(CLOSE_WAIT),  S(LAST_ACK),    S(ESTABLISHED), S(ESTABLISHED) },
+	/* RST */ { S(CLOSE),       S(CLOSE),       S(SYN_SENT),    S(CLOSE),    S(CLOSE),    S(TIME_WAIT),
+		    S(CLOSE),       S(CLOSE),       S(CLOSE),       S(CLOSE),    S(CLOSE) },
+	},
 };
 #undef S
 /* clang-format on */
 
+/* Which packets of its connection pass us: all if its replies do. */
+static __always_inline enum direction conn_direction(struct flow *f, struct real_server *server)
+{
+	if (f->reply)
+		return DIRECTION_BACK;
+	return server->method == METHOD_NAT ? DIRECTION_THERE : DIRECTION_ONLY;
+}
+
+/* UDP: what a real server says does not tell that its client is there. */
+static __always_inline enum conn_state conn_next_udp(struct flow *f, enum conn_state found)
+{
+	if (found == STATE_NONE || f->reply)
+		return found == STATE_NONE ? STATE_UDP_NEW : found;
+	return STATE_UDP;
+}
+
 static __always_inline enum conn_state conn_next(struct flow *f, enum conn_state found)
 {
-	__u32 column = found & CONN_STATE_MASK;
+	__u32 row = f->direction, column = found & CONN_STATE_MASK;
 
 	if (f->key.protocol == IPPROTO_UDP)
-		return found == STATE_NONE ? STATE_UDP_NEW : STATE_UDP;
+		return conn_next_udp(f, found);
+	if (row > DIRECTION_BACK)
+		return found; /* never */
 	if (f->tcp_flags & TCP_RST)
-		return tcp_next[3][column];
+		return tcp_next[row][3][column];
 	if (f->tcp_flags & TCP_SYN)
-		return tcp_next[0][column];
+		return tcp_next[row][0][column];
 	if (f->tcp_flags & TCP_FIN)
-		return tcp_next[1][column];
+		return tcp_next[row][1][column];
 	if (f->tcp_flags & TCP_ACK)
-		return tcp_next[2][column];
+		return tcp_next[row][2][column];
 	return found;
 }
 
@@ -170,7 +210,7 @@ static __always_inline __u64 conn_after(struct flow *f, __u64 seen)
 	__u32 timeout = conn_timeout(is);
 	__u32 expires = conn_expires(f->now, timeout);
 
-	if (was == STATE_UDP_NEW && expires == (__u32)seen)
+	if (was == STATE_UDP_NEW && !f->reply && expires == (__u32)seen)
 		return seen;
 	if (is == was && expires - (__u32)seen <= conn_slack(timeout))
 		return seen;

@@ -44,7 +44,10 @@ enum reason {
 	REASON_NO_HEADROOM = 21,
 	REASON_INTERNAL = 22,
 	REASON_STATELESS = 23,
-	REASON_MAX = 24,
+	REASON_TTL_EXPIRED = 24,
+	REASON_TUPLE_TAKEN = 25,
+	REASON_NOT_FORWARDING = 26,
+	REASON_MAX = 27,
 	REASON_AGAIN = REASON_MAX, /* never leaves a program: "somebody was faster, look again" */
 };
 
@@ -63,6 +66,8 @@ enum scheduler {
 enum method {
 	METHOD_NONE = 0,
 	METHOD_DR = 1,
+	METHOD_NAT = 2,
+	METHOD_TUN = 3,
 };
 
 /* States of a connection, numbered as kernel IPVS numbers those of TCP. */
@@ -266,6 +271,18 @@ enum server_state {
 	SERVER_REMOVED = 2, /* taken out; the id lives until its last connection ends */
 };
 
+/* What a packet is put into for METHOD_TUN, numbered as the kernel's IP_VS_CONN_F_TUNNEL_TYPE. */
+enum tunnel_type {
+	TUNNEL_IPIP = 0,
+	TUNNEL_GUE = 1,
+	TUNNEL_GRE = 2,
+};
+
+/* Bits of real_server.tunnel_flags. */
+enum tunnel_flag {
+	TUNNEL_CHECKSUM = 1, /* the outer header has one */
+};
+
 /* A real server of one service, in a cache line of its own. Its index is its id. */
 struct real_server {
 	struct addr addr;
@@ -276,7 +293,40 @@ struct real_server {
 	enum server_state state;
 	enum method method;
 	__u32 next_hop; /* index into next_hops */
-	__u64 zero;
+	__u8 tunnel;	/* enum tunnel_type */
+	__u8 tunnel_flags;
+	__be16 tunnel_port; /* of TUNNEL_GUE */
+	__u32 zero;
+};
+
+enum { BACKENDS = 7 };
+
+/*
+ * The real servers of method nat that are one address, port and protocol: of services
+ * that differ. A reply may be of any of them.
+ */
+struct backend {
+	__u32 count;
+	__u32 servers[BACKENDS];
+};
+
+/* How a frame leaves by an interface, which may be a VLAN of another. */
+struct exit {
+	__u32 ifindex;
+	__u16 vlan; /* as in struct next_hop */
+	__u16 mtu;
+};
+
+/* An address whose MAC address is sought. */
+struct sought_addr {
+	struct addr addr;
+	__u32 ifindex;
+	__u32 zero;
+};
+
+/* What is in use: what is not, packets need not ask for. */
+struct uses {
+	__u64 nat; /* 1: there are real servers of method nat, or connections of such */
 };
 
 /* State of a next hop, in the upper 16 bits of next_hop.mac_state. */
@@ -286,6 +336,7 @@ enum hop_state {
 	HOP_OFF_LINK = 2,
 	HOP_NO_ROUTE = 3,
 	HOP_LOCAL = 4,
+	HOP_ROUTED = 5, /* ready, by way of a router: where dr cannot reach it */
 	HOP_STATE_SHIFT = 48,
 	VLAN_KEEP = 0xffff, /* of a port without VLAN interfaces: leave a tag as it came */
 };
@@ -297,8 +348,9 @@ enum hop_state {
 struct next_hop {
 	__u64 mac_state; /* bytes 0-5: MAC address; bytes 6-7: enum hop_state */
 	__u32 ifindex;
-	__u16 vlan; /* tag of the outgoing frame; 0 none; VLAN_KEEP */
-	__u16 mtu;  /* of an IP packet, in bytes */
+	__u16 vlan;	    /* tag of the outgoing frame; 0 none; VLAN_KEEP */
+	__u16 mtu;	    /* of an IP packet, in bytes */
+	struct addr source; /* the director's own on this way: of the outer header of a tunnel */
 };
 
 /* A network interface that we are attached to or send through. */
@@ -320,6 +372,8 @@ struct port {
 /* How `ports` and `vips` are looked into. */
 enum glance {
 	PORTS = 256,		 /* the place is ifindex % PORTS */
+	VIP_DESTINATION = 2,	 /* bits of a number: an address that clients ask for */
+	VIP_SOURCE = 4,		 /* … of a real server, whose packets may be replies */
 	VIP_NONE = 0,		 /* no address has this place */
 	VIP_SEVERAL = 1,	 /* ask the map `addresses` */
 	VIP_FACTOR = 0x9e3779b1, /* odd: spreads the numbers over the places */

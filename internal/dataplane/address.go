@@ -12,91 +12,123 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// vipTable is the VIPs that packets look for: the map addresses has them, and the
+// concern is an address that packets look for, as destination or as source.
+type concern struct {
+	addr netip.Addr
+	role bpfGlance
+}
+
+// asVIP and asSource are the two roles: what clients ask for, and real servers whose
+// packets may be replies.
+func asVIP(addr netip.Addr) concern    { return concern{addr, bpfGlanceVIP_DESTINATION} }
+func asSource(addr netip.Addr) concern { return concern{addr, bpfGlanceVIP_SOURCE} }
+
+// vipTable is the addresses that packets look for: the map addresses has them, and the
 // array vips where one look finds most of them.
 type vipTable struct {
-	all    map[netip.Addr]bool
+	all    map[concern]bool
 	places map[uint32]int // how many of them have a place in the array
 }
 
 // newVIPTable starts with none.
 func newVIPTable() vipTable {
-	return vipTable{all: map[netip.Addr]bool{}, places: map[uint32]int{}}
+	return vipTable{all: map[concern]bool{}, places: map[uint32]int{}}
 }
 
-// vipNumber returns the number of an address in the array: packet_number of
-// bpf/packet.h.
-func vipNumber(vip netip.Addr) uint64 {
-	bytes := vip.As16()
+// roles returns what an address is looked for as.
+func (t *vipTable) roles(addr netip.Addr) (roles uint32) {
+	for _, c := range []concern{asVIP(addr), asSource(addr)} {
+		if t.all[c] {
+			roles |= uint32(c.role)
+		}
+	}
+	return roles
+}
+
+// number returns the number of an address in the array: packet_number of bpf/packet.h.
+func (c concern) number() uint64 {
+	bytes := c.addr.As16()
 	high, low := binary.LittleEndian.Uint64(bytes[:8]), binary.LittleEndian.Uint64(bytes[8:])
-	return high*uint64(bpfGlanceVIP_FACTOR) ^ low | 2
+	return high*uint64(bpfGlanceVIP_FACTOR) ^ low | uint64(c.role)
 }
 
 // vipPlace returns its place.
-func (p *Plane) vipPlace(vip netip.Addr) uint32 {
-	number := vipNumber(vip)
+func (p *Plane) vipPlace(c concern) uint32 {
+	number := c.number()
 	spread := uint32(number>>32^number) * uint32(bpfGlanceVIP_FACTOR)
 	return uint32(uint64(spread) * uint64(len(p.arrays.vips.items)) >> 32)
 }
 
-// addAddress makes packets for a VIP look further.
-func (p *Plane) addAddress(vip netip.Addr, u *undo) error {
-	var unused uint32
-	if p.objects.Addresses.Lookup(encodeAddr(vip), &unused) != nil {
-		if err := p.objects.Addresses.Put(encodeAddr(vip), unused); err != nil {
+// addAddress makes packets to or from an address look further.
+func (p *Plane) addAddress(c concern, u *undo) error {
+	var has uint32
+	if p.objects.Addresses.Lookup(encodeAddr(c.addr), &has) != nil || has&uint32(c.role) == 0 {
+		roles := p.table.vips.roles(c.addr) | uint32(c.role)
+		if err := p.objects.Addresses.Put(encodeAddr(c.addr), roles); err != nil {
 			return fmt.Errorf("write addresses: %w", err)
 		}
 	}
-	if p.noteAddress(vip) {
-		p.storePlace(p.vipPlace(vip), vip)
+	if p.noteAddress(c) {
+		p.storePlace(p.vipPlace(c), c)
 	}
 	u.add(func() { p.table.departed = true })
 	return nil
 }
 
-// noteAddress notes a VIP, and tells whether it is new.
-func (p *Plane) noteAddress(vip netip.Addr) bool {
-	if p.table.vips.all[vip] {
+// noteAddress notes an address, and tells whether it is new.
+func (p *Plane) noteAddress(c concern) bool {
+	if p.table.vips.all[c] {
 		return false
 	}
-	p.table.vips.all[vip] = true
-	p.table.vips.places[p.vipPlace(vip)]++
+	p.table.vips.all[c] = true
+	p.table.vips.places[p.vipPlace(c)]++
 	return true
 }
 
-// dropAddress makes packets for a VIP pass.
-func (p *Plane) dropAddress(vip netip.Addr) error {
-	if err := p.objects.Addresses.Delete(encodeAddr(vip)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+// dropAddress makes packets to or from an address pass.
+func (p *Plane) dropAddress(c concern) error {
+	if err := p.forgetRole(c); err != nil {
 		return err
 	}
-	delete(p.table.vips.all, vip)
-	place := p.vipPlace(vip)
+	delete(p.table.vips.all, c)
+	place := p.vipPlace(c)
 	if p.table.vips.places[place]--; p.table.vips.places[place] == 1 {
-		for vip = range p.table.vips.all {
-			if p.vipPlace(vip) == place {
+		for c = range p.table.vips.all {
+			if p.vipPlace(c) == place {
 				break
 			}
 		}
 	}
-	p.storePlace(place, vip)
+	p.storePlace(place, c)
 	return nil
 }
 
-// storePlace writes what the array has to say of a place; vip is who has it, if it is
-// one alone.
-func (p *Plane) storePlace(place uint32, vip netip.Addr) {
-	atomic.StoreUint64(&p.arrays.vips.items[place], p.placeNumber(place, vip))
+// forgetRole takes a role off an address in the map, and the address with its last one.
+func (p *Plane) forgetRole(c concern) error {
+	if roles := p.table.vips.roles(c.addr) &^ uint32(c.role); roles != 0 {
+		return p.objects.Addresses.Put(encodeAddr(c.addr), roles)
+	}
+	if err := p.objects.Addresses.Delete(encodeAddr(c.addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return nil
+}
+
+// storePlace writes what the array has to say of a place; c is who has it, if it is one
+// alone.
+func (p *Plane) storePlace(place uint32, c concern) {
+	atomic.StoreUint64(&p.arrays.vips.items[place], p.placeNumber(place, c))
 	if p.table.vips.places[place] == 0 {
 		delete(p.table.vips.places, place)
 	}
 }
 
-func (p *Plane) placeNumber(place uint32, vip netip.Addr) uint64 {
+func (p *Plane) placeNumber(place uint32, c concern) uint64 {
 	switch p.table.vips.places[place] {
 	case 0:
 		return uint64(bpfGlanceVIP_NONE)
 	case 1:
-		return vipNumber(vip)
+		return c.number()
 	}
 	return uint64(bpfGlanceVIP_SEVERAL)
 }
@@ -107,10 +139,10 @@ func (p *Plane) repairAddresses() ([]string, error) {
 	defer p.mu.Unlock()
 	want := make(map[bpfAddr]uint32, len(p.table.vips.all))
 	numbers := make(map[uint32]uint64, len(p.table.vips.all))
-	for vip := range p.table.vips.all {
-		want[encodeAddr(vip)] = 0
-		place := p.vipPlace(vip)
-		numbers[place] = p.placeNumber(place, vip)
+	for c := range p.table.vips.all {
+		want[encodeAddr(c.addr)] |= uint32(c.role)
+		place := p.vipPlace(c)
+		numbers[place] = p.placeNumber(place, c)
 	}
 	repaired, err := repairMap("addresses", p.objects.Addresses, want, func(vip bpfAddr) string {
 		return "address " + decodeAddr(vip).String()

@@ -15,7 +15,7 @@ import (
 func TestRepairGlances(t *testing.T) {
 	r := newRig(t)
 	key := r.service("tcp 198.51.100.1:80", lvs.RR, server("10.0.0.1:80", 1))
-	place := r.vipPlace(key.Address.Addr())
+	place := r.vipPlace(asVIP(key.Address.Addr()))
 	for what, damage := range map[string]func() error{
 		fmt.Sprintf("place %d was changed in the map vips", place): func() error {
 			return r.objects.Vips.Put(place, uint64(bpfGlanceVIP_NONE))
@@ -45,7 +45,7 @@ func TestVIPsOfOnePlace(t *testing.T) {
 	first := netip.MustParseAddr("198.51.100.1")
 	same := []netip.Addr{first}
 	for a := first.Next(); len(same) < 3; a = a.Next() {
-		if r.vipPlace(a) == r.vipPlace(first) {
+		if r.vipPlace(asVIP(a)) == r.vipPlace(asVIP(first)) {
 			same = append(same, a)
 		}
 	}

@@ -163,15 +163,20 @@ func (p *Plane) adoptRemoved(id uint32) bool {
 	return true
 }
 
-// adoptAddresses takes over the VIPs that packets look for, and forgets those that
+// adoptAddresses takes over the addresses that packets look for, and forgets those that
 // nothing needs. Repair writes those that lack.
 func (p *Plane) adoptAddresses() error {
 	p.table.vips = newVIPTable()
-	for vip := range p.neededAddresses() {
-		p.noteAddress(vip)
+	p.adoptBackends()
+	for c := range p.neededAddresses() {
+		p.noteAddress(c)
 	}
-	err := walk(p.objects.Addresses, func(vip bpfAddr, _ uint32) error {
-		p.noteAddress(decodeAddr(vip))
+	err := walk(p.objects.Addresses, func(addr bpfAddr, roles uint32) error {
+		for _, c := range []concern{asVIP(decodeAddr(addr)), asSource(decodeAddr(addr))} {
+			if roles&uint32(c.role) != 0 {
+				p.noteAddress(c)
+			}
+		}
 		return nil
 	})
 	p.dropAddresses()

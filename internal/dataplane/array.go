@@ -67,6 +67,7 @@ type arrays struct {
 	crowds   array[bpfCrowd]
 	until    array[uint64] // the map stateless
 	ports    array[bpfPort]
+	uses     array[bpfUses]
 	four     array[bpfSet4] // connections of IPv4
 	six      array[bpfSet6] // and of IPv6
 }
@@ -83,6 +84,7 @@ func (a *arrays) open(m *bpfMaps) error {
 		a.crowds.open(m.Crowds),
 		a.until.open(m.Stateless),
 		a.ports.open(m.Ports),
+		a.uses.open(m.Uses),
 		a.four.openToRead(m.Connections4),
 		a.six.openToRead(m.Connections6),
 	)
@@ -99,6 +101,7 @@ func (a *arrays) close() {
 	a.crowds.close()
 	a.until.close()
 	a.ports.close()
+	a.uses.close()
 	a.four.close()
 	a.six.close()
 }

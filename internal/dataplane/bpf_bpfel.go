@@ -18,6 +18,12 @@ type bpfAddr struct {
 	Bytes [16]uint8
 }
 
+type bpfBackend struct {
+	_       structs.HostLayout
+	Count   uint32
+	Servers [7]uint32
+}
+
 type bpfClient6 struct {
 	_    structs.HostLayout
 	Word [2]uint64
@@ -90,6 +96,13 @@ type bpfCrowd struct {
 	Inside uint64
 }
 
+type bpfExit struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Vlan    uint16
+	Mtu     uint16
+}
+
 type bpfFill uint32
 
 const (
@@ -101,10 +114,12 @@ const (
 type bpfGlance uint32
 
 const (
-	bpfGlancePORTS       bpfGlance = 256
-	bpfGlanceVIP_NONE    bpfGlance = 0
-	bpfGlanceVIP_SEVERAL bpfGlance = 1
-	bpfGlanceVIP_FACTOR  bpfGlance = 2654435761
+	bpfGlancePORTS           bpfGlance = 256
+	bpfGlanceVIP_DESTINATION bpfGlance = 2
+	bpfGlanceVIP_SOURCE      bpfGlance = 4
+	bpfGlanceVIP_NONE        bpfGlance = 0
+	bpfGlanceVIP_SEVERAL     bpfGlance = 1
+	bpfGlanceVIP_FACTOR      bpfGlance = 2654435761
 )
 
 type bpfHopState uint32
@@ -115,6 +130,7 @@ const (
 	bpfHopStateHOP_OFF_LINK    bpfHopState = 2
 	bpfHopStateHOP_NO_ROUTE    bpfHopState = 3
 	bpfHopStateHOP_LOCAL       bpfHopState = 4
+	bpfHopStateHOP_ROUTED      bpfHopState = 5
 	bpfHopStateHOP_STATE_SHIFT bpfHopState = 48
 	bpfHopStateVLAN_KEEP       bpfHopState = 65535
 )
@@ -138,6 +154,8 @@ type bpfMethod uint32
 const (
 	bpfMethodMETHOD_NONE bpfMethod = 0
 	bpfMethodMETHOD_DR   bpfMethod = 1
+	bpfMethodMETHOD_NAT  bpfMethod = 2
+	bpfMethodMETHOD_TUN  bpfMethod = 3
 )
 
 type bpfNextHop struct {
@@ -146,6 +164,7 @@ type bpfNextHop struct {
 	Ifindex  uint32
 	Vlan     uint16
 	Mtu      uint16
+	Source   bpfAddr
 }
 
 type bpfPool struct {
@@ -178,16 +197,19 @@ type bpfPort struct {
 }
 
 type bpfRealServer struct {
-	_          structs.HostLayout
-	Addr       bpfAddr
-	Service    bpfServiceKey
-	Port       uint16
-	Generation uint16
-	ServiceId  uint32
-	State      bpfServerState
-	Method     bpfMethod
-	NextHop    uint32
-	Zero       uint64
+	_           structs.HostLayout
+	Addr        bpfAddr
+	Service     bpfServiceKey
+	Port        uint16
+	Generation  uint16
+	ServiceId   uint32
+	State       bpfServerState
+	Method      bpfMethod
+	NextHop     uint32
+	Tunnel      uint8
+	TunnelFlags uint8
+	TunnelPort  uint16
+	Zero        uint32
 }
 
 type bpfReason uint32
@@ -217,8 +239,11 @@ const (
 	bpfReasonREASON_NO_HEADROOM    bpfReason = 21
 	bpfReasonREASON_INTERNAL       bpfReason = 22
 	bpfReasonREASON_STATELESS      bpfReason = 23
-	bpfReasonREASON_MAX            bpfReason = 24
-	bpfReasonREASON_AGAIN          bpfReason = 24
+	bpfReasonREASON_TTL_EXPIRED    bpfReason = 24
+	bpfReasonREASON_TUPLE_TAKEN    bpfReason = 25
+	bpfReasonREASON_NOT_FORWARDING bpfReason = 26
+	bpfReasonREASON_MAX            bpfReason = 27
+	bpfReasonREASON_AGAIN          bpfReason = 27
 )
 
 type bpfScheduler uint32
@@ -300,6 +325,13 @@ type bpfSlot struct {
 	Word uint64
 }
 
+type bpfSoughtAddr struct {
+	_       structs.HostLayout
+	Addr    bpfAddr
+	Ifindex uint32
+	Zero    uint32
+}
+
 type bpfStats struct {
 	_           structs.HostLayout
 	Connections uint64
@@ -324,16 +356,37 @@ type bpfSweep struct {
 	Inside6 uint64
 }
 
+type bpfTunnelFlag uint32
+
+const (
+	bpfTunnelFlagTUNNEL_CHECKSUM bpfTunnelFlag = 1
+)
+
+type bpfTunnelType uint32
+
+const (
+	bpfTunnelTypeTUNNEL_IPIP bpfTunnelType = 0
+	bpfTunnelTypeTUNNEL_GUE  bpfTunnelType = 1
+	bpfTunnelTypeTUNNEL_GRE  bpfTunnelType = 2
+)
+
+type bpfUses struct {
+	_   structs.HostLayout
+	Nat uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapAddresses     = "addresses"
 	bpfMapAgain         = "again"
+	bpfMapBackends      = "backends"
 	bpfMapConnections4  = "connections4"
 	bpfMapConnections6  = "connections6"
 	bpfMapCounts        = "counts"
 	bpfMapCrowds        = "crowds"
+	bpfMapExits         = "exits"
 	bpfMapInterfaces    = "interfaces"
 	bpfMapNextHops      = "next_hops"
 	bpfMapPools         = "pools"
@@ -348,8 +401,10 @@ const (
 	bpfMapServiceStats  = "service_stats"
 	bpfMapServiceZeros  = "service_zeros"
 	bpfMapServices      = "services"
+	bpfMapSought        = "sought"
 	bpfMapStateless     = "stateless"
 	bpfMapTimeouts      = "timeouts"
+	bpfMapUses          = "uses"
 	bpfMapVips          = "vips"
 	bpfProgLvsDelete    = "lvs_delete"
 	bpfProgLvsDirect    = "lvs_direct"
@@ -357,7 +412,7 @@ const (
 	bpfProgLvsSweep     = "lvs_sweep"
 	bpfVarConnFront     = "conn_front"
 	bpfVarConnSets      = "conn_sets"
-	bpfVarExportedEnums = "exported_enums"
+	bpfVarExportedTypes = "exported_types"
 	bpfVarVipPlaces     = "vip_places"
 )
 
@@ -415,10 +470,12 @@ type bpfProgramSpecs struct {
 type bpfMapSpecs struct {
 	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
 	Again        *ebpf.MapSpec `ebpf:"again"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Connections4 *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6 *ebpf.MapSpec `ebpf:"connections6"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	Crowds       *ebpf.MapSpec `ebpf:"crowds"`
+	Exits        *ebpf.MapSpec `ebpf:"exits"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	NextHops     *ebpf.MapSpec `ebpf:"next_hops"`
 	Pools        *ebpf.MapSpec `ebpf:"pools"`
@@ -433,8 +490,10 @@ type bpfMapSpecs struct {
 	ServiceStats *ebpf.MapSpec `ebpf:"service_stats"`
 	ServiceZeros *ebpf.MapSpec `ebpf:"service_zeros"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
+	Sought       *ebpf.MapSpec `ebpf:"sought"`
 	Stateless    *ebpf.MapSpec `ebpf:"stateless"`
 	Timeouts     *ebpf.MapSpec `ebpf:"timeouts"`
+	Uses         *ebpf.MapSpec `ebpf:"uses"`
 	Vips         *ebpf.MapSpec `ebpf:"vips"`
 }
 
@@ -444,7 +503,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	ConnFront     *ebpf.VariableSpec `ebpf:"conn_front"`
 	ConnSets      *ebpf.VariableSpec `ebpf:"conn_sets"`
-	ExportedEnums *ebpf.VariableSpec `ebpf:"exported_enums"`
+	ExportedTypes *ebpf.VariableSpec `ebpf:"exported_types"`
 	VipPlaces     *ebpf.VariableSpec `ebpf:"vip_places"`
 }
 
@@ -470,10 +529,12 @@ func (o *bpfObjects) Close() error {
 type bpfMaps struct {
 	Addresses    *ebpf.Map `ebpf:"addresses"`
 	Again        *ebpf.Map `ebpf:"again"`
+	Backends     *ebpf.Map `ebpf:"backends"`
 	Connections4 *ebpf.Map `ebpf:"connections4"`
 	Connections6 *ebpf.Map `ebpf:"connections6"`
 	Counts       *ebpf.Map `ebpf:"counts"`
 	Crowds       *ebpf.Map `ebpf:"crowds"`
+	Exits        *ebpf.Map `ebpf:"exits"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	NextHops     *ebpf.Map `ebpf:"next_hops"`
 	Pools        *ebpf.Map `ebpf:"pools"`
@@ -488,8 +549,10 @@ type bpfMaps struct {
 	ServiceStats *ebpf.Map `ebpf:"service_stats"`
 	ServiceZeros *ebpf.Map `ebpf:"service_zeros"`
 	Services     *ebpf.Map `ebpf:"services"`
+	Sought       *ebpf.Map `ebpf:"sought"`
 	Stateless    *ebpf.Map `ebpf:"stateless"`
 	Timeouts     *ebpf.Map `ebpf:"timeouts"`
+	Uses         *ebpf.Map `ebpf:"uses"`
 	Vips         *ebpf.Map `ebpf:"vips"`
 }
 
@@ -497,10 +560,12 @@ func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Addresses,
 		m.Again,
+		m.Backends,
 		m.Connections4,
 		m.Connections6,
 		m.Counts,
 		m.Crowds,
+		m.Exits,
 		m.Interfaces,
 		m.NextHops,
 		m.Pools,
@@ -515,8 +580,10 @@ func (m *bpfMaps) Close() error {
 		m.ServiceStats,
 		m.ServiceZeros,
 		m.Services,
+		m.Sought,
 		m.Stateless,
 		m.Timeouts,
+		m.Uses,
 		m.Vips,
 	)
 }
@@ -527,7 +594,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	ConnFront     *ebpf.Variable `ebpf:"conn_front"`
 	ConnSets      *ebpf.Variable `ebpf:"conn_sets"`
-	ExportedEnums *ebpf.Variable `ebpf:"exported_enums"`
+	ExportedTypes *ebpf.Variable `ebpf:"exported_types"`
 	VipPlaces     *ebpf.Variable `ebpf:"vip_places"`
 }
 

@@ -18,10 +18,12 @@ import (
 const (
 	bpfTestMapAddresses      = "addresses"
 	bpfTestMapAgain          = "again"
+	bpfTestMapBackends       = "backends"
 	bpfTestMapConnections4   = "connections4"
 	bpfTestMapConnections6   = "connections6"
 	bpfTestMapCounts         = "counts"
 	bpfTestMapCrowds         = "crowds"
+	bpfTestMapExits          = "exits"
 	bpfTestMapInterfaces     = "interfaces"
 	bpfTestMapNextHops       = "next_hops"
 	bpfTestMapPools          = "pools"
@@ -36,11 +38,13 @@ const (
 	bpfTestMapServiceStats   = "service_stats"
 	bpfTestMapServiceZeros   = "service_zeros"
 	bpfTestMapServices       = "services"
+	bpfTestMapSought         = "sought"
 	bpfTestMapStateless      = "stateless"
 	bpfTestMapTestHandshakes = "test_handshakes"
 	bpfTestMapTestShots      = "test_shots"
 	bpfTestMapTestThreads    = "test_threads"
 	bpfTestMapTimeouts       = "timeouts"
+	bpfTestMapUses           = "uses"
 	bpfTestMapVips           = "vips"
 	bpfTestProgLvsDelete     = "lvs_delete"
 	bpfTestProgLvsDirect     = "lvs_direct"
@@ -51,7 +55,7 @@ const (
 	bpfTestProgTestStress    = "test_stress"
 	bpfTestVarConnFront      = "conn_front"
 	bpfTestVarConnSets       = "conn_sets"
-	bpfTestVarExportedEnums  = "exported_enums"
+	bpfTestVarExportedTypes  = "exported_types"
 	bpfTestVarFloodClass     = "flood_class"
 	bpfTestVarFloodDelay     = "flood_delay"
 	bpfTestVarFloodEnd       = "flood_end"
@@ -137,10 +141,12 @@ type bpfTestProgramSpecs struct {
 type bpfTestMapSpecs struct {
 	Addresses      *ebpf.MapSpec `ebpf:"addresses"`
 	Again          *ebpf.MapSpec `ebpf:"again"`
+	Backends       *ebpf.MapSpec `ebpf:"backends"`
 	Connections4   *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6   *ebpf.MapSpec `ebpf:"connections6"`
 	Counts         *ebpf.MapSpec `ebpf:"counts"`
 	Crowds         *ebpf.MapSpec `ebpf:"crowds"`
+	Exits          *ebpf.MapSpec `ebpf:"exits"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	NextHops       *ebpf.MapSpec `ebpf:"next_hops"`
 	Pools          *ebpf.MapSpec `ebpf:"pools"`
@@ -155,11 +161,13 @@ type bpfTestMapSpecs struct {
 	ServiceStats   *ebpf.MapSpec `ebpf:"service_stats"`
 	ServiceZeros   *ebpf.MapSpec `ebpf:"service_zeros"`
 	Services       *ebpf.MapSpec `ebpf:"services"`
+	Sought         *ebpf.MapSpec `ebpf:"sought"`
 	Stateless      *ebpf.MapSpec `ebpf:"stateless"`
 	TestHandshakes *ebpf.MapSpec `ebpf:"test_handshakes"`
 	TestShots      *ebpf.MapSpec `ebpf:"test_shots"`
 	TestThreads    *ebpf.MapSpec `ebpf:"test_threads"`
 	Timeouts       *ebpf.MapSpec `ebpf:"timeouts"`
+	Uses           *ebpf.MapSpec `ebpf:"uses"`
 	Vips           *ebpf.MapSpec `ebpf:"vips"`
 }
 
@@ -169,7 +177,7 @@ type bpfTestMapSpecs struct {
 type bpfTestVariableSpecs struct {
 	ConnFront      *ebpf.VariableSpec `ebpf:"conn_front"`
 	ConnSets       *ebpf.VariableSpec `ebpf:"conn_sets"`
-	ExportedEnums  *ebpf.VariableSpec `ebpf:"exported_enums"`
+	ExportedTypes  *ebpf.VariableSpec `ebpf:"exported_types"`
 	FloodClass     *ebpf.VariableSpec `ebpf:"flood_class"`
 	FloodDelay     *ebpf.VariableSpec `ebpf:"flood_delay"`
 	FloodEnd       *ebpf.VariableSpec `ebpf:"flood_end"`
@@ -220,10 +228,12 @@ func (o *bpfTestObjects) Close() error {
 type bpfTestMaps struct {
 	Addresses      *ebpf.Map `ebpf:"addresses"`
 	Again          *ebpf.Map `ebpf:"again"`
+	Backends       *ebpf.Map `ebpf:"backends"`
 	Connections4   *ebpf.Map `ebpf:"connections4"`
 	Connections6   *ebpf.Map `ebpf:"connections6"`
 	Counts         *ebpf.Map `ebpf:"counts"`
 	Crowds         *ebpf.Map `ebpf:"crowds"`
+	Exits          *ebpf.Map `ebpf:"exits"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	NextHops       *ebpf.Map `ebpf:"next_hops"`
 	Pools          *ebpf.Map `ebpf:"pools"`
@@ -238,11 +248,13 @@ type bpfTestMaps struct {
 	ServiceStats   *ebpf.Map `ebpf:"service_stats"`
 	ServiceZeros   *ebpf.Map `ebpf:"service_zeros"`
 	Services       *ebpf.Map `ebpf:"services"`
+	Sought         *ebpf.Map `ebpf:"sought"`
 	Stateless      *ebpf.Map `ebpf:"stateless"`
 	TestHandshakes *ebpf.Map `ebpf:"test_handshakes"`
 	TestShots      *ebpf.Map `ebpf:"test_shots"`
 	TestThreads    *ebpf.Map `ebpf:"test_threads"`
 	Timeouts       *ebpf.Map `ebpf:"timeouts"`
+	Uses           *ebpf.Map `ebpf:"uses"`
 	Vips           *ebpf.Map `ebpf:"vips"`
 }
 
@@ -250,10 +262,12 @@ func (m *bpfTestMaps) Close() error {
 	return _BpfTestClose(
 		m.Addresses,
 		m.Again,
+		m.Backends,
 		m.Connections4,
 		m.Connections6,
 		m.Counts,
 		m.Crowds,
+		m.Exits,
 		m.Interfaces,
 		m.NextHops,
 		m.Pools,
@@ -268,11 +282,13 @@ func (m *bpfTestMaps) Close() error {
 		m.ServiceStats,
 		m.ServiceZeros,
 		m.Services,
+		m.Sought,
 		m.Stateless,
 		m.TestHandshakes,
 		m.TestShots,
 		m.TestThreads,
 		m.Timeouts,
+		m.Uses,
 		m.Vips,
 	)
 }
@@ -283,7 +299,7 @@ func (m *bpfTestMaps) Close() error {
 type bpfTestVariables struct {
 	ConnFront      *ebpf.Variable `ebpf:"conn_front"`
 	ConnSets       *ebpf.Variable `ebpf:"conn_sets"`
-	ExportedEnums  *ebpf.Variable `ebpf:"exported_enums"`
+	ExportedTypes  *ebpf.Variable `ebpf:"exported_types"`
 	FloodClass     *ebpf.Variable `ebpf:"flood_class"`
 	FloodDelay     *ebpf.Variable `ebpf:"flood_delay"`
 	FloodEnd       *ebpf.Variable `ebpf:"flood_end"`

@@ -4,7 +4,6 @@ package dataplane
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -37,15 +36,22 @@ func (p *Plane) Services() ([]lvs.ServiceStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	hops := p.hops.statuses()
+	direct, routed := p.hops.statuses(true), p.hops.statuses(false)
 	list := make([]lvs.ServiceStatus, 0, len(readings))
 	for _, r := range readings {
-		list = append(list, p.serviceStatus(r, services, each, hops))
+		list = append(list, p.serviceStatus(r, services, each, func(s lvs.RealServer) (lvs.NextHop, bool) {
+			hops := routed
+			if s.Method == lvs.DR {
+				hops = direct
+			}
+			hop, known := hops[s.Address.Addr()]
+			return hop, known
+		}))
 	}
 	return list, nil
 }
 
-func (p *Plane) serviceStatus(r reading, services, servers []lvs.Stats, hops map[netip.Addr]lvs.NextHop) lvs.ServiceStatus {
+func (p *Plane) serviceStatus(r reading, services, servers []lvs.Stats, hopOf func(lvs.RealServer) (lvs.NextHop, bool)) lvs.ServiceStatus {
 	s := lvs.ServiceStatus{
 		ServiceKey: r.service.ServiceKey, Scheduler: r.service.Scheduler, Flags: r.service.Flags,
 		RealServers: make([]lvs.RealServerStatus, 0, len(r.seats)),
@@ -60,7 +66,7 @@ func (p *Plane) serviceStatus(r reading, services, servers []lvs.Stats, hops map
 			Stats:      servers[seat.ID],
 			NextHop:    lvs.NextHop{State: lvs.NextHopUnresolved},
 		}
-		if hop, known := hops[server.Address.Addr()]; known {
+		if hop, known := hopOf(server.RealServer); known {
 			server.NextHop = hop
 		}
 		s.RealServers = append(s.RealServers, server)

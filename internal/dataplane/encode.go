@@ -101,7 +101,31 @@ func decodeSeat(s bpfSeat) sched.Seat {
 	return sched.Seat{ID: s.RealServer, Weight: uint32(s.Weight), Last: uint32(s.Weight)}
 }
 
-var methods = map[lvs.Method]bpfMethod{lvs.DR: bpfMethodMETHOD_DR}
+var methods = map[lvs.Method]bpfMethod{lvs.DR: bpfMethodMETHOD_DR, lvs.NAT: bpfMethodMETHOD_NAT, lvs.Tun: bpfMethodMETHOD_TUN}
+
+var tunnels = map[lvs.TunnelType]bpfTunnelType{
+	lvs.IPIP: bpfTunnelTypeTUNNEL_IPIP, lvs.GUE: bpfTunnelTypeTUNNEL_GUE, lvs.GRE: bpfTunnelTypeTUNNEL_GRE,
+}
+
+// encodeTunnel writes the fields of a real server that are its tunnel's.
+func encodeTunnel(record *bpfRealServer, t lvs.Tunnel) {
+	record.Tunnel, record.TunnelPort = uint8(tunnels[t.Type]), encodePort(t.Port)
+	if t.Checksum == lvs.HeaderChecksum {
+		record.TunnelFlags = uint8(bpfTunnelFlagTUNNEL_CHECKSUM)
+	}
+}
+
+// decodeTunnel reads them. Other methods have none.
+func decodeTunnel(record *bpfRealServer) (t lvs.Tunnel) {
+	if record.Method != bpfMethodMETHOD_TUN {
+		return t
+	}
+	t = lvs.Tunnel{Type: decodeName(tunnels, bpfTunnelType(record.Tunnel)), Port: decodePort(record.TunnelPort)}
+	if record.TunnelFlags&uint8(bpfTunnelFlagTUNNEL_CHECKSUM) != 0 {
+		t.Checksum = lvs.HeaderChecksum
+	}
+	return t
+}
 
 var states = map[bpfConnState]lvs.State{
 	bpfConnStateSTATE_NONE:        lvs.StateNone,
@@ -236,4 +260,5 @@ var hopStates = map[bpfHopState]lvs.NextHopState{
 	bpfHopStateHOP_OFF_LINK:   lvs.NextHopOffLink,
 	bpfHopStateHOP_NO_ROUTE:   lvs.NextHopNoRoute,
 	bpfHopStateHOP_LOCAL:      lvs.NextHopLocal,
+	bpfHopStateHOP_ROUTED:     lvs.NextHopReady,
 }

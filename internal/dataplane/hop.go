@@ -35,6 +35,7 @@ type hop struct {
 	index uint32
 	users map[uint32]bool // ids of the real servers that point to it
 	link  int             // the interface that has the neighbour, 0 if not known
+	asks  netip.Addr      // the neighbour: the address itself, or the router on the way to it
 	seen  path            // what the kernel said last
 }
 
@@ -69,7 +70,7 @@ func (t *hopTable) adopt(addr netip.Addr, id, index uint32) error {
 }
 
 func (t *hopTable) add(addr netip.Addr, index uint32) *hop {
-	h := &hop{index: index, users: map[uint32]bool{}}
+	h := &hop{index: index, users: map[uint32]bool{}, asks: addr}
 	t.hops[addr] = h
 	return h
 }
@@ -101,10 +102,21 @@ func (t *hopTable) acquire(addr netip.Addr, id uint32) error {
 		if h, err = t.addNew(addr); err != nil {
 			return err
 		}
+		t.point(h, id)
 		t.refresh(addr, h)
+		return nil
 	}
 	t.point(h, id)
+	t.reroute(addr, h)
 	return nil
+}
+
+// reroute looks again for the way of a next hop that was behind a router, which only now
+// does not matter.
+func (t *hopTable) reroute(addr netip.Addr, h *hop) {
+	if h.seen.state == bpfHopStateHOP_OFF_LINK && t.routable(h) {
+		t.refresh(addr, h)
+	}
 }
 
 // bind points a real server to its next hop again, and tells whether it pointed to
@@ -113,6 +125,7 @@ func (t *hopTable) bind(addr netip.Addr, id uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.hops[addr]
+	t.reroute(addr, h)
 	if t.plane.arrays.servers.items[id].NextHop == h.index {
 		return false
 	}
@@ -156,6 +169,7 @@ type path struct {
 	ifindex int    // of the port, where frames leave
 	vlan    uint16 // VLAN_KEEP, 0 or a tag
 	mtu     int
+	source  netip.Addr // our own address on this way; may be none
 }
 
 // write makes a path the one that packets take. Packets read mac_state first, so
@@ -165,16 +179,19 @@ func (t *hopTable) write(h *hop, p path) {
 		MacState: encodeMAC(p.mac, p.state), Ifindex: uint32(p.ifindex),
 		Vlan: p.vlan, Mtu: uint16(min(p.mtu, 0xffff)),
 	}
+	if p.source.IsValid() {
+		next.Source = encodeAddr(p.source)
+	}
 	item := t.item(h.index)
 	now := *item
 	now.MacState = next.MacState
 	_, state := decodeMAC(atomic.LoadUint64(&item.MacState))
-	if now != next && state == bpfHopStateHOP_READY && p.state == bpfHopStateHOP_READY {
+	if now != next && state.ready() && p.state.ready() {
 		t.move(h, next)
 		return
 	}
-	if now != next && p.state == bpfHopStateHOP_READY {
-		item.Ifindex, item.Vlan, item.Mtu = next.Ifindex, next.Vlan, next.Mtu
+	if now != next && p.state.ready() {
+		item.Ifindex, item.Vlan, item.Mtu, item.Source = next.Ifindex, next.Vlan, next.Mtu, next.Source
 	}
 	atomic.StoreUint64(&item.MacState, next.MacState)
 }
@@ -195,6 +212,30 @@ func (t *hopTable) move(h *hop, next bpfNextHop) {
 	t.retire(old) // now that nobody is pointed to it
 }
 
+// ready tells whether frames can take the way.
+func (s bpfHopState) ready() bool { return s == bpfHopStateHOP_READY || s == bpfHopStateHOP_ROUTED }
+
+// routable tells whether a real server takes the next hop that a router may stand before.
+func (t *hopTable) routable(h *hop) bool {
+	for id := range h.users {
+		if t.plane.arrays.servers.items[id].Method != bpfMethodMETHOD_DR {
+			return true
+		}
+	}
+	return false
+}
+
+// direct tells whether a real server of method dr takes the next hop, which may not be a
+// router's then.
+func (t *hopTable) direct(h *hop) bool {
+	for id := range h.users {
+		if t.plane.arrays.servers.items[id].Method == bpfMethodMETHOD_DR {
+			return true
+		}
+	}
+	return false
+}
+
 // status returns a next hop as people read it.
 func (t *hopTable) status(addr netip.Addr) lvs.NextHop {
 	t.mu.Lock()
@@ -203,16 +244,16 @@ func (t *hopTable) status(addr netip.Addr) lvs.NextHop {
 	if h == nil {
 		return lvs.NextHop{State: lvs.NextHopUnresolved}
 	}
-	return t.describe(t.read(h))
+	return t.describe(t.read(h), t.direct(h))
 }
 
-// statuses returns all of them by address.
-func (t *hopTable) statuses() map[netip.Addr]lvs.NextHop {
+// statuses returns all of them by address, for real servers of method dr or of others.
+func (t *hopTable) statuses(direct bool) map[netip.Addr]lvs.NextHop {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := make(map[netip.Addr]lvs.NextHop, len(t.hops))
 	for addr, h := range t.hops {
-		all[addr] = t.describe(t.read(h))
+		all[addr] = t.describe(t.read(h), direct)
 	}
 	return all
 }
@@ -221,13 +262,17 @@ func (t *hopTable) statuses() map[netip.Addr]lvs.NextHop {
 func (t *hopTable) read(h *hop) path {
 	item := t.item(h.index)
 	mac, state := decodeMAC(atomic.LoadUint64(&item.MacState))
-	return path{state: state, mac: mac, ifindex: int(item.Ifindex), vlan: item.Vlan, mtu: int(item.Mtu)}
+	return path{state: state, mac: mac, ifindex: int(item.Ifindex), vlan: item.Vlan, mtu: int(item.Mtu), source: decodeAddr(item.Source)}
 }
 
-// describe names the way only if frames can take it.
-func (t *hopTable) describe(p path) lvs.NextHop {
+// describe names the way only if frames can take it: those of method dr not by way of a
+// router.
+func (t *hopTable) describe(p path, direct bool) lvs.NextHop {
+	if direct && p.state == bpfHopStateHOP_ROUTED {
+		p.state = bpfHopStateHOP_OFF_LINK
+	}
 	s := lvs.NextHop{State: hopStates[p.state]}
-	if p.state == bpfHopStateHOP_READY {
+	if p.state.ready() {
 		s.MAC = p.mac.String()
 		s.Interface, s.VLAN = t.exit(p)
 	}
@@ -252,8 +297,8 @@ func (t *hopTable) neighbours() []lvs.Neighbour {
 	list := make([]lvs.Neighbour, 0, len(t.hops))
 	for addr, h := range t.hops {
 		p := t.read(h)
-		n := lvs.Neighbour{Address: addr, NextHop: t.describe(p), MTU: uint16(p.mtu)}
-		if p.state != bpfHopStateHOP_READY { // the entry says no more than that
+		n := lvs.Neighbour{Address: addr, NextHop: t.describe(p, t.direct(h)), MTU: uint16(p.mtu)}
+		if !p.state.ready() { // the entry says no more than that
 			n.MTU = uint16(min(h.seen.mtu, 0xffff))
 		}
 		if p.state == bpfHopStateHOP_UNRESOLVED && h.seen.ifindex != 0 {

@@ -93,6 +93,7 @@ func (p *Plane) readServers(r *reading) {
 		r.seats = append(r.seats, seat)
 		r.service.RealServers = append(r.service.RealServers, lvs.RealServer{
 			Address: seat.Address, Method: decodeName(methods, record.Method), Weight: seat.Weight,
+			Tunnel: decodeTunnel(record),
 		})
 	}
 	r.whole = len(r.seats) == len(seats)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -48,7 +49,11 @@ func (t *hopTable) refreshAll() {
 	}
 	t.mu.Lock()
 	t.ports = ports
+	_, err = t.storeExits()
 	t.mu.Unlock()
+	if err != nil {
+		t.plane.log.Warn("write how frames leave", "err", err)
+	}
 	for _, addr := range t.addresses() {
 		t.refreshOne(addr)
 	}
@@ -60,6 +65,17 @@ func (t *hopTable) refreshOne(addr netip.Addr) {
 	defer t.mu.Unlock()
 	if h := t.hops[addr]; h != nil {
 		t.refresh(addr, h)
+	}
+}
+
+// refreshWho looks up those who have this neighbour.
+func (t *hopTable) refreshWho(neighbour netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for addr, h := range t.hops {
+		if addr == neighbour || h.asks == neighbour {
+			t.refresh(addr, h)
+		}
 	}
 }
 
@@ -101,7 +117,9 @@ func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 	switch {
 	case route.Type == unix.RTN_LOCAL:
 		return path{state: bpfHopStateHOP_LOCAL}, nil
-	case route.Gw != nil || route.Via != nil:
+	}
+	asks, routed := neighbourOf(addr, route)
+	if routed && !t.routable(h) || !asks.IsValid() {
 		return path{state: bpfHopStateHOP_OFF_LINK}, nil
 	}
 	p, err := t.port(route.LinkIndex)
@@ -111,14 +129,36 @@ func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 	if route.MTU > 0 {
 		p.mtu = min(p.mtu, route.MTU)
 	}
+	if source, valid := netip.AddrFromSlice(route.Src); valid {
+		p.source = source.Unmap()
+	}
 	if err := t.plane.ports.know(p.ifindex); err != nil {
 		return path{}, err
 	}
-	if h.link != route.LinkIndex {
+	if h.link != route.LinkIndex || h.asks != asks {
 		t.forget(addr, h) // where it was before
-		h.link = route.LinkIndex
+		h.link, h.asks = route.LinkIndex, asks
 	}
-	return p, t.neighbour(&p, addr, h)
+	if err := t.neighbour(&p, h); err != nil {
+		return path{}, err
+	}
+	if routed && p.state == bpfHopStateHOP_READY {
+		p.state = bpfHopStateHOP_ROUTED
+	}
+	return p, nil
+}
+
+// neighbourOf returns whose MAC address frames for an address need: its own, or that of
+// the router on the way. None for a router of the other family.
+func neighbourOf(addr netip.Addr, route netlink.Route) (asks netip.Addr, routed bool) {
+	switch {
+	case route.Gw != nil:
+		asks, _ = netip.AddrFromSlice(route.Gw)
+		return asks.Unmap(), true
+	case route.Via != nil:
+		return netip.Addr{}, true
+	}
+	return addr, false
 }
 
 // listPorts returns for each interface how frames leave by it.
@@ -155,6 +195,9 @@ func (t *hopTable) port(index int) (path, error) {
 		return path{}, err
 	}
 	t.ports = ports
+	if _, err := t.storeExits(); err != nil {
+		return path{}, err
+	}
 	if p, known := ports[index]; known {
 		return p, nil
 	}
@@ -166,13 +209,13 @@ const validNeighbour = netlink.NUD_PERMANENT | netlink.NUD_NOARP | netlink.NUD_R
 
 // neighbour fills in what the kernel knows of an address, and lets it manage it.
 // While the kernel asks, the MAC address known so far stays in use.
-func (t *hopTable) neighbour(p *path, addr netip.Addr, h *hop) error {
-	n, err := getNeighbour(h.link, addr)
+func (t *hopTable) neighbour(p *path, h *hop) error {
+	n, err := getNeighbour(h.link, h.asks)
 	if err != nil {
 		return err
 	}
 	if n == nil || !managed(*n) {
-		if err := t.manage(h.link, addr); err != nil {
+		if err := t.manage(h.link, h.asks); err != nil {
 			return err
 		}
 	}
@@ -182,8 +225,8 @@ func (t *hopTable) neighbour(p *path, addr netip.Addr, h *hop) error {
 	}
 	p.state = bpfHopStateHOP_UNRESOLVED
 	if n == nil || n.State&netlink.NUD_FAILED == 0 {
-		if mac, state := decodeMAC(t.item(h.index).MacState); state == bpfHopStateHOP_READY && t.item(h.index).Ifindex == uint32(p.ifindex) {
-			p.mac, p.state = mac, state
+		if mac, state := decodeMAC(t.item(h.index).MacState); state.ready() && t.item(h.index).Ifindex == uint32(p.ifindex) {
+			p.mac, p.state = mac, bpfHopStateHOP_READY
 		}
 	}
 	return nil
@@ -238,7 +281,7 @@ func (t *hopTable) solicit(addr netip.Addr) {
 		return
 	}
 	_ = t.handle.NeighSet(&netlink.Neigh{
-		LinkIndex: h.link, Family: family(addr), IP: addr.AsSlice(),
+		LinkIndex: h.link, Family: family(h.asks), IP: h.asks.AsSlice(),
 		Flags: netlink.NTF_USE, FlagsExt: netlink.NTF_EXT_MANAGED,
 	}) // refused or lost: the next second has another one
 }
@@ -246,16 +289,26 @@ func (t *hopTable) solicit(addr netip.Addr) {
 // forget ends the managing of a neighbour; the kernel resolves it again when it
 // needs it.
 func (t *hopTable) forget(addr netip.Addr, h *hop) {
-	if t.handle == nil || h.link == 0 {
+	if t.handle == nil || h.link == 0 || t.shared(h) {
 		return
 	}
-	n, err := getNeighbour(h.link, addr)
+	n, err := getNeighbour(h.link, h.asks)
 	if err == nil && n != nil {
 		err = forgetNeighbour(t.handle, *n)
 	}
 	if err != nil {
 		t.plane.log.Warn("forget a neighbour", "address", addr, "err", err)
 	}
+}
+
+// shared tells whether another next hop has the same neighbour, a router.
+func (t *hopTable) shared(h *hop) bool {
+	for _, other := range t.hops {
+		if other != h && other.link == h.link && other.asks == h.asks {
+			return true
+		}
+	}
+	return false
 }
 
 func forgetNeighbour(handle *netlink.Handle, n netlink.Neigh) error {
@@ -294,6 +347,15 @@ func forgetNeighbours(i *Instance) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer handle.Close()
+	for addr := range maps.Clone(ours) {
+		routes, err := handle.RouteGet(addr.AsSlice())
+		if err != nil || len(routes) == 0 {
+			continue // there is no way to it any more, so no router is asked
+		}
+		if asks, _ := neighbourOf(addr, routes[0]); asks.IsValid() {
+			ours[asks] = true
+		}
+	}
 	return forgetThese(handle, ours)
 }
 
@@ -395,7 +457,7 @@ func (t *hopTable) follow(ctx context.Context) error {
 			return nil
 		case event, ok := <-s.neighbours:
 			if addr, valid := netip.AddrFromSlice(event.IP); ok && valid {
-				t.refreshOne(addr.Unmap())
+				t.refreshWho(addr.Unmap())
 			}
 			open = ok
 		case _, open = <-s.routes:

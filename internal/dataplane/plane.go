@@ -214,6 +214,7 @@ func (p *Plane) setSizes(spec *ebpf.CollectionSpec) error {
 	o := p.options
 	sizes := map[string]uint32{
 		"addresses":    o.Services + o.RealServers,
+		"backends":     o.RealServers,
 		"vips":         4 * (o.Services + o.RealServers),
 		"connections4": sets(o.Connections), "connections6": sets(o.Connections),
 		"counts": o.RealServers, "real_servers": o.RealServers, "server_stats": o.RealServers, "server_zeros": o.RealServers,
@@ -310,6 +311,7 @@ func (p *Plane) Run(ctx context.Context) {
 	var wait sync.WaitGroup
 	if !p.options.detached {
 		wait.Go(func() { p.hops.run(ctx) })
+		wait.Go(func() { p.resolveSought(ctx) })
 		wait.Go(func() { p.ports.run(ctx) })
 	}
 	p.sweepLoop(ctx)

@@ -4,7 +4,6 @@ package dataplane
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -114,6 +113,7 @@ func (p *Plane) freeRemoved(r removal) {
 
 func (p *Plane) freeServer(key serverKey, id uint32) {
 	record := &p.arrays.servers.items[id]
+	p.dropBackend(id)
 	record.Generation++ // before the id is anybody else's
 	storeState(record, bpfServerStateSERVER_FREE)
 	delete(p.table.servers, key)
@@ -123,29 +123,32 @@ func (p *Plane) freeServer(key serverKey, id uint32) {
 	p.table.serverIDs.put(id, 1)
 }
 
-// dropAddresses forgets VIPs that no service and no connection needs any more:
+// dropAddresses forgets addresses that no service and no connection needs any more:
 // from now on their packets cost one look-up.
 func (p *Plane) dropAddresses() {
 	p.table.departed = false
 	needed := p.neededAddresses()
-	for vip := range p.table.vips.all {
-		if needed[vip] {
+	for c := range p.table.vips.all {
+		if needed[c] {
 			continue
 		}
-		if err := p.dropAddress(vip); err != nil {
-			p.log.Error("forget a VIP", "vip", vip, "err", err)
+		if err := p.dropAddress(c); err != nil {
+			p.log.Error("forget an address", "address", c.addr, "err", err)
 			p.table.departed = true // tried again at the next change
 		}
 	}
 }
 
-func (p *Plane) neededAddresses() map[netip.Addr]bool {
-	needed := make(map[netip.Addr]bool, len(p.table.services))
+func (p *Plane) neededAddresses() map[concern]bool {
+	needed := make(map[concern]bool, len(p.table.services))
 	for key := range p.table.services {
-		needed[key.Address.Addr()] = true
+		needed[asVIP(key.Address.Addr())] = true
 	}
 	for key := range p.table.servers {
-		needed[key.service.Address.Addr()] = true
+		needed[asVIP(key.service.Address.Addr())] = true
+	}
+	for key := range p.table.backends {
+		needed[asSource(decodeAddr(key.Vip))] = true
 	}
 	return needed
 }

@@ -22,7 +22,7 @@ import (
 // With an error the rest was repaired all the same.
 func (p *Plane) Repair() (repaired []string, err error) {
 	for _, step := range []func() ([]string, error){
-		p.repairKeys, p.repairServices, p.repairAddresses, p.ports.repair, p.repairTimeouts, p.repairSecrets, p.repairAgain,
+		p.repairKeys, p.repairServices, p.repairAddresses, p.repairBackends, p.hops.repair, p.ports.repair, p.repairTimeouts, p.repairSecrets, p.repairAgain,
 	} {
 		words, failed := step()
 		repaired, err = append(repaired, words...), errors.Join(err, failed)

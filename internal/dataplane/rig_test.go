@@ -89,7 +89,7 @@ func (r *rig) reopen(o Options) {
 	}
 	m := plane.objects.bpfMaps
 	replacements := map[string]*ebpf.Map{
-		"addresses": m.Addresses, "connections4": m.Connections4, "connections6": m.Connections6, "counts": m.Counts, "crowds": m.Crowds, "interfaces": m.Interfaces,
+		"addresses": m.Addresses, "backends": m.Backends, "exits": m.Exits, "uses": m.Uses, "sought": m.Sought, "connections4": m.Connections4, "connections6": m.Connections6, "counts": m.Counts, "crowds": m.Crowds, "interfaces": m.Interfaces,
 		"next_hops": m.NextHops, "pools": m.Pools, "ports": m.Ports, "vips": m.Vips, "real_servers": m.RealServers, "reasons": m.Reasons, "seats": m.Seats, "secrets": m.Secrets,
 		"server_stats": m.ServerStats, "server_zeros": m.ServerZeros, "service_ids": m.ServiceIds, "service_stats": m.ServiceStats,
 		"service_zeros": m.ServiceZeros, "services": m.Services, "stateless": m.Stateless, "timeouts": m.Timeouts,

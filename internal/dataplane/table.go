@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -22,6 +23,7 @@ type table struct {
 	services map[lvs.ServiceKey]*serviceEntry
 	servers  map[serverKey]uint32 // id; listed or removed
 	vips     vipTable             // what `addresses` holds
+	backends backendTable         // what `backends` holds
 
 	order    uint64               // of the service added last
 	removals uint64               // how often a real server was taken out
@@ -180,6 +182,7 @@ func (p *Plane) newServer(key serverKey, r lvs.RealServer, u *undo) (uint32, err
 		Service: encodeKey(key.service), Generation: record.Generation,
 		State: bpfServerStateSERVER_REMOVED, Method: methods[r.Method],
 	}
+	storeTunnel(record, r.Tunnel)
 	u.add(func() { storeState(record, bpfServerStateSERVER_FREE) })
 	if err := p.hops.acquire(r.Address.Addr(), id); err != nil {
 		return 0, err
@@ -206,7 +209,10 @@ func (p *Plane) insert(e *serviceEntry, u *undo) (err error) {
 	if err := p.zeroAll(e); err != nil {
 		return err
 	}
-	if err := p.addAddress(e.service.Address.Addr(), u); err != nil {
+	if err := p.addAddress(asVIP(e.service.Address.Addr()), u); err != nil {
+		return err
+	}
+	if err := p.bindBackends(e, u); err != nil {
 		return err
 	}
 	e.order = p.table.order + 1
@@ -226,13 +232,17 @@ func (p *Plane) replace(e *serviceEntry, u *undo) error {
 	if err := zeroStats(p.objects.ServerStats, p.objects.ServerZeros, u.fresh); err != nil {
 		return err
 	}
-	if err := p.addAddress(e.service.Address.Addr(), u); err != nil {
+	if err := p.addAddress(asVIP(e.service.Address.Addr()), u); err != nil {
+		return err
+	}
+	if err := p.bindBackends(e, u); err != nil {
 		return err
 	}
 	if err := p.writeID(e); err != nil {
 		return err
 	}
 	p.list(e)
+	p.unbindBackends(e)
 	p.writeRecord(e)
 	return nil
 }
@@ -285,7 +295,16 @@ func (p *Plane) mend(id uint32, r lvs.RealServer) {
 	if record.Addr != addr || record.Port != port {
 		record.Addr, record.Port = addr, port
 	}
+	storeTunnel(record, r.Tunnel)
 	atomic.StoreUint32((*uint32)(&record.Method), uint32(methods[r.Method]))
+}
+
+// storeTunnel writes how a real server is tunnelled to, all of it at once.
+func storeTunnel(record *bpfRealServer, t lvs.Tunnel) {
+	var is bpfRealServer
+	encodeTunnel(&is, t)
+	word := func(r *bpfRealServer) *uint32 { return (*uint32)(unsafe.Pointer(&r.Tunnel)) }
+	atomic.StoreUint32(word(record), *word(&is))
 }
 
 // bind makes a real server a listed one of its service, with the next hop of its

@@ -18,10 +18,12 @@ import (
 const (
 	lruMapAddresses     = "addresses"
 	lruMapAgain         = "again"
+	lruMapBackends      = "backends"
 	lruMapConnections4  = "connections4"
 	lruMapConnections6  = "connections6"
 	lruMapCounts        = "counts"
 	lruMapCrowds        = "crowds"
+	lruMapExits         = "exits"
 	lruMapInterfaces    = "interfaces"
 	lruMapLruFlows4     = "lru_flows4"
 	lruMapLruFlows6     = "lru_flows6"
@@ -38,8 +40,10 @@ const (
 	lruMapServiceStats  = "service_stats"
 	lruMapServiceZeros  = "service_zeros"
 	lruMapServices      = "services"
+	lruMapSought        = "sought"
 	lruMapStateless     = "stateless"
 	lruMapTimeouts      = "timeouts"
+	lruMapUses          = "uses"
 	lruMapVips          = "vips"
 	lruProgLvsDelete    = "lvs_delete"
 	lruProgLvsDirect    = "lvs_direct"
@@ -103,10 +107,12 @@ type lruProgramSpecs struct {
 type lruMapSpecs struct {
 	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
 	Again        *ebpf.MapSpec `ebpf:"again"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Connections4 *ebpf.MapSpec `ebpf:"connections4"`
 	Connections6 *ebpf.MapSpec `ebpf:"connections6"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	Crowds       *ebpf.MapSpec `ebpf:"crowds"`
+	Exits        *ebpf.MapSpec `ebpf:"exits"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	LruFlows4    *ebpf.MapSpec `ebpf:"lru_flows4"`
 	LruFlows6    *ebpf.MapSpec `ebpf:"lru_flows6"`
@@ -123,8 +129,10 @@ type lruMapSpecs struct {
 	ServiceStats *ebpf.MapSpec `ebpf:"service_stats"`
 	ServiceZeros *ebpf.MapSpec `ebpf:"service_zeros"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
+	Sought       *ebpf.MapSpec `ebpf:"sought"`
 	Stateless    *ebpf.MapSpec `ebpf:"stateless"`
 	Timeouts     *ebpf.MapSpec `ebpf:"timeouts"`
+	Uses         *ebpf.MapSpec `ebpf:"uses"`
 	Vips         *ebpf.MapSpec `ebpf:"vips"`
 }
 
@@ -158,10 +166,12 @@ func (o *lruObjects) Close() error {
 type lruMaps struct {
 	Addresses    *ebpf.Map `ebpf:"addresses"`
 	Again        *ebpf.Map `ebpf:"again"`
+	Backends     *ebpf.Map `ebpf:"backends"`
 	Connections4 *ebpf.Map `ebpf:"connections4"`
 	Connections6 *ebpf.Map `ebpf:"connections6"`
 	Counts       *ebpf.Map `ebpf:"counts"`
 	Crowds       *ebpf.Map `ebpf:"crowds"`
+	Exits        *ebpf.Map `ebpf:"exits"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	LruFlows4    *ebpf.Map `ebpf:"lru_flows4"`
 	LruFlows6    *ebpf.Map `ebpf:"lru_flows6"`
@@ -178,8 +188,10 @@ type lruMaps struct {
 	ServiceStats *ebpf.Map `ebpf:"service_stats"`
 	ServiceZeros *ebpf.Map `ebpf:"service_zeros"`
 	Services     *ebpf.Map `ebpf:"services"`
+	Sought       *ebpf.Map `ebpf:"sought"`
 	Stateless    *ebpf.Map `ebpf:"stateless"`
 	Timeouts     *ebpf.Map `ebpf:"timeouts"`
+	Uses         *ebpf.Map `ebpf:"uses"`
 	Vips         *ebpf.Map `ebpf:"vips"`
 }
 
@@ -187,10 +199,12 @@ func (m *lruMaps) Close() error {
 	return _LruClose(
 		m.Addresses,
 		m.Again,
+		m.Backends,
 		m.Connections4,
 		m.Connections6,
 		m.Counts,
 		m.Crowds,
+		m.Exits,
 		m.Interfaces,
 		m.LruFlows4,
 		m.LruFlows6,
@@ -207,8 +221,10 @@ func (m *lruMaps) Close() error {
 		m.ServiceStats,
 		m.ServiceZeros,
 		m.Services,
+		m.Sought,
 		m.Stateless,
 		m.Timeouts,
+		m.Uses,
 		m.Vips,
 	)
 }

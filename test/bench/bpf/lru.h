@@ -153,6 +153,17 @@ static __always_inline enum reason conn_find(struct packet *p)
 	return REASON_UNDECIDED;
 }
 
+/* No replies pass here: dr alone is measured over this table. */
+static __always_inline enum reason reply_find(struct packet *p)
+{
+	return REASON_NOT_OURS;
+}
+
+static __always_inline enum reason reply_free(struct packet *p)
+{
+	return REASON_UNDECIDED;
+}
+
 static __always_inline enum reason conn_touch(struct packet *p)
 {
 	__u64 seen = p->flow.seen, word = conn_after(&p->flow, seen);
