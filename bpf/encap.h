@@ -277,10 +277,7 @@ static __always_inline void encap_gre(struct encap *e, struct gre_header *gre, _
 	gre->zero = 0;
 }
 
-/*
- * The headers, of which the packet follows the last. It begins at the same distance from
- * them whatever they are, as far as the verifier can see: so it looks at it by itself.
- */
+/* Writes the headers, from the first on: the packet is behind the last. */
 static __always_inline bool encap_headers(struct encap *e, void *outer, void *end)
 {
 	__u32 between = encap_between(e->tunnel, e->summed);
@@ -331,7 +328,7 @@ static __always_inline bool encap_begin(struct encap *e, struct flow *f, struct 
 __noinline int encap_write(struct xdp_md *ctx, struct flow *f, struct real_server *server,
 			   __u64 tags, __u64 out_tags)
 {
-	void *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *ip;
+	void *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *ip, *type;
 	struct encap e;
 	__u32 tag[VLAN_TAGS];
 	int growth;
@@ -353,10 +350,10 @@ __noinline int encap_write(struct xdp_md *ctx, struct flow *f, struct real_serve
 	/* From here on the frame changes: nothing below can fail. */
 	frame = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	ip = frame + ETHERNET_TYPE + out_tags * sizeof(struct vlan_tag);
-	if (frame + ETHERNET_TYPE + sizeof(tag) > end || ip + sizeof(__be16) > end)
+	type = frame + ETHERNET_TYPE + out_tags * sizeof(struct vlan_tag);
+	if (frame + ETHERNET_TYPE + sizeof(tag) > end || type + sizeof(__be16) > end)
 		return REASON_INTERNAL;
 	__builtin_memcpy(frame + ETHERNET_TYPE, tag, sizeof(tag));
-	*(__be16 *)ip = encap_type(e.six);
-	return encap_headers(&e, ip + sizeof(__be16), end) ? REASON_UNDECIDED : REASON_INTERNAL;
+	*(__be16 *)type = encap_type(e.six);
+	return encap_headers(&e, type + sizeof(__be16), end) ? REASON_UNDECIDED : REASON_INTERNAL;
 }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "encap.h"
+#include "icmp.h"
 #include "rewrite.h"
 #include "sched.h"
 #include "way.h"
@@ -148,7 +149,7 @@ static __always_inline enum reason forward_rewrite(struct packet *p)
 	if (p->server->method == METHOD_TUN)
 		return forward_tun(p);
 	if (p->server->method == METHOD_NAT)
-		r = rewrite_packet(p);
+		r = p->flow.icmp ? icmp_rewrite(p) : rewrite_packet(p);
 	if (r)
 		return r;
 	return forward_resize(p) ? REASON_NO_HEADROOM : REASON_UNDECIDED;

@@ -4,6 +4,7 @@
  * one exit. Every packet leaves with one reason, counted once.
  */
 #include "packet.h" /* 1 what is it? */
+#include "icmp.h"   /* or what is it about? */
 #ifdef CONN_H
 #include CONN_H /* test/bench has it keep other tables */
 #else
@@ -20,13 +21,13 @@ static __always_inline enum reason follow(struct packet *p)
 {
 	enum reason r = forward_route(p);
 
-	return r ? r : conn_touch(p);
+	return r || p->flow.icmp ? r : conn_touch(p);
 }
 
 /* Opens a connection. All is checked before conn_make, the first to write. */
 static __always_inline enum reason open(struct packet *p)
 {
-	enum reason r = service_find(p);
+	enum reason r = p->flow.icmp ? REASON_NOT_OURS : service_find(p);
 
 	if (!r)
 		r = sched_pick(p);
@@ -45,6 +46,8 @@ static __always_inline enum reason stages(struct packet *p)
 {
 	enum reason r = packet_parse(p);
 
+	if (!r)
+		r = icmp_parse(p);
 	if (!r)
 		r = p->flow.reply ? reply_find(p) : conn_find(p);
 	if (!r)

@@ -68,7 +68,8 @@ enum direction {
 struct flow {
 	__u64 now;   /* ticks, see types.h */
 	__u64 six;   /* 1: IPv6. 64 bits, so that the verifier keeps track of it */
-	__u64 reply; /* 1: from a real server to its client; the key is that of the way there */
+	__u32 reply; /* 1: from a real server to its client; the key is that of the way there */
+	__u32 icmp;  /* 1: an error; the key is that of the packet in it, turned around */
 	struct conn_key key;
 
 	/* Stages 2 and 4 fill in: */
@@ -473,6 +474,7 @@ static __always_inline void packet_forget(struct packet *p)
 
 	p->ip_at = flow_any(&p->flow, p->ip_at);
 	p->transport_at = flow_any(&p->flow, packet_distance(frame, p->pos));
+	p->flow.icmp = flow_any(&p->flow, p->flow.icmp);
 	p->refuse = flow_any(&p->flow, p->refuse);
 	p->tags = flow_any(&p->flow, p->tags);
 	p->flow.key.protocol = flow_any(&p->flow, p->flow.key.protocol);
@@ -501,6 +503,8 @@ static __always_inline enum reason packet_parse(struct packet *p)
 		r = packet_tcp(p);
 	else if (p->flow.key.protocol == IPPROTO_UDP)
 		r = packet_udp(p);
+	else if (p->flow.key.protocol == (p->flow.six ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		p->flow.icmp = 1; /* see icmp.h */
 	else
 		r = REASON_NOT_OURS;
 	packet_forget(p);

@@ -89,6 +89,16 @@ func (r *rig) tun(c tunnelled, p path) {
 	r.hop(c.outer, p)
 }
 
+// each runs a part of a test on the same rig.
+func (r *rig) each(name string, part func(t *testing.T)) {
+	whole := r.t.(*testing.T)
+	whole.Run(name, func(t *testing.T) {
+		r.t = t
+		part(t)
+	})
+	r.t = whole
+}
+
 // plainPath goes back by the port that the packet came in by.
 func plainPath(mtu int) path {
 	return path{state: bpfHopStateHOP_READY, ifindex: inIfindex, vlan: uint16(bpfHopStateVLAN_KEEP), mtu: mtu}
@@ -280,6 +290,7 @@ var tunnelPackets = []struct {
 		ip.Options = []layers.IPv4Option{{OptionType: 148, OptionLength: 40, OptionData: make([]byte, 38)}}
 	}}},
 	{name: "don't fragment", four: true, frame: frame{mutateIP4: func(ip *layers.IPv4) { ip.Flags, ip.Id = layers.IPv4DontFragment, 77 }}},
+	{name: "the reserved flag", four: true, frame: frame{mutateIP4: func(ip *layers.IPv4) { ip.Flags = layers.IPv4EvilBit }}},
 	{name: "service class and time to live", four: true, frame: frame{mutateIP4: func(ip *layers.IPv4) { ip.TOS, ip.TTL = 0xb9, 3 }}},
 	{name: "traffic class, label and hop limit", six: true, frame: frame{raw: func(b []byte) []byte {
 		copy(b[14:], []byte{0x6b, 0x9a, 0xbc, 0xde})
@@ -328,7 +339,7 @@ func TestTunnels(t *testing.T) {
 			if p.four && c.six || p.six && !c.six {
 				continue
 			}
-			t.Run(fmt.Sprint(c, " ", p.name), func(t *testing.T) {
+			r.each(fmt.Sprint(c, " ", p.name), func(t *testing.T) {
 				client++
 				if p.frame.flags != "" {
 					r.send(frame{}.to80(c, client).bytes(t))
@@ -383,6 +394,31 @@ func TestTunnelChecksums(t *testing.T) {
 	}
 }
 
+// A UDP checksum that comes out as 0 is sent as 0xffff (RFC 768): a flow label makes it so.
+func TestTunnelChecksumOfZero(t *testing.T) {
+	r := newRig(t)
+	for _, c := range eachTunnel() {
+		if !c.six || c.Type != lvs.GUE || c.Checksum != lvs.HeaderChecksum {
+			continue
+		}
+		r.tun(c, plainPath(1500))
+		w := wrapped{c, make([]byte, 12), true}
+		label := uint16(0)
+		f := frame{udp: true, payload: 10, raw: func(b []byte) []byte {
+			binary.BigEndian.PutUint16(b[16:], label)
+			return b
+		}}.to80(c, 1000+w.header())
+		_, out := r.send(f.bytes(t))
+		at := 14 + w.header() + 6
+		label = binary.BigEndian.Uint16(out[at:])
+		_, out = r.send(f.bytes(t))
+		if sum := binary.BigEndian.Uint16(out[at:]); sum != 0xffff {
+			t.Errorf("%v: the checksum is %#x", c, sum)
+		}
+		w.wantSums(t, out, true)
+	}
+}
+
 // A tunnel of a way with VLANs, or out through another port.
 func TestTunnelVLANs(t *testing.T) {
 	r := newRig(t)
@@ -404,7 +440,7 @@ func TestTunnelVLANs(t *testing.T) {
 			{"a tag, which another port takes off", []uint16{10}, outIfindex, keep, nil},
 			{"a VLAN of another port", nil, outIfindex, 30, []byte{0x81, 0, 0, 30}},
 		} {
-			t.Run(fmt.Sprint(c, " ", v.name), func(t *testing.T) {
+			r.each(fmt.Sprint(c, " ", v.name), func(t *testing.T) {
 				r.tun(c, path{state: bpfHopStateHOP_ROUTED, ifindex: v.ifindex, vlan: v.vlan, mtu: 1500})
 				verdictWant, own := uint32(xdpTX), directorMAC
 				if v.ifindex == outIfindex {
@@ -437,7 +473,7 @@ func TestTunnelMTU(t *testing.T) {
 			{"UDP without a checksum", frame{udp: true, payload: 900, raw: blankUDPChecksum}}, // the MTU is the same
 			{"a VLAN", frame{vlans: []uint16{10}, payload: 900}},
 		} {
-			t.Run(fmt.Sprint(c, " ", p.name), func(t *testing.T) {
+			r.each(fmt.Sprint(c, " ", p.name), func(t *testing.T) {
 				in := p.frame.to80(c, client).bytes(t)
 				exact := ipLength(in[ipAt(in):]) + c.overhead()
 				client++

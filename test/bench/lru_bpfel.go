@@ -49,7 +49,7 @@ const (
 	lruProgLvsDirect    = "lvs_direct"
 	lruProgLvsInsert    = "lvs_insert"
 	lruProgLvsSweep     = "lvs_sweep"
-	lruVarExportedEnums = "exported_enums"
+	lruVarExportedTypes = "exported_types"
 	lruVarVipPlaces     = "vip_places"
 )
 
@@ -140,7 +140,7 @@ type lruMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type lruVariableSpecs struct {
-	ExportedEnums *ebpf.VariableSpec `ebpf:"exported_enums"`
+	ExportedTypes *ebpf.VariableSpec `ebpf:"exported_types"`
 	VipPlaces     *ebpf.VariableSpec `ebpf:"vip_places"`
 }
 
@@ -233,7 +233,7 @@ func (m *lruMaps) Close() error {
 //
 // It can be passed to loadLruObjects or ebpf.CollectionSpec.LoadAndAssign.
 type lruVariables struct {
-	ExportedEnums *ebpf.Variable `ebpf:"exported_enums"`
+	ExportedTypes *ebpf.Variable `ebpf:"exported_types"`
 	VipPlaces     *ebpf.Variable `ebpf:"vip_places"`
 }
 
