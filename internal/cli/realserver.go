@@ -27,16 +27,42 @@ to work. For IPv4 join therefore sets
   net.ipv4.conf.all.arp_announce = 2   ask only with the interface's own
 
 and reads back what each interface makes of it: the larger of conf/all and
-conf/INTERFACE counts, so conf/lo has no effect. IPv6 needs no sysctl.`
+conf/INTERFACE counts, so conf/lo has no effect. IPv6 needs no sysctl.
+
+With method tun the director puts each packet into another one, for this host's
+own address: ipip, gre or gue, of either family. Join does all that it does for dr,
+and besides
+
+  attaches a program (XDP) to the Ethernet interfaces, which takes that header off
+  again, but only of packets that come from --director for one of the VIPs; all
+  other packets pass it as they are. It is pinned in /sys/fs/bpf/lvx/realserver
+  and outlives the command, not a reboot;
+  gives connections of the VIPs a routing table of their own (ip rule from VIP),
+  with the routes of table main and an MSS that leaves room for the tunnel;
+  sets rp_filter = 2 on an interface where a strict filter would drop packets that
+  come out of a tunnel, since their source is the client.
+
+Status shows what became of the packets. If this host's routes or a MAC address
+change, it says so: join again.
+
+With method nat the director rewrites the packets of both directions, so that
+replies have to pass it. No VIP is put on lo: join makes the director the default
+gateway, at most one of each family, in the place of the default routes there are,
+and sets accept_redirects = 0, so that no ICMP redirect teaches this host another way.
+Leave brings the old default routes back as they were.`
 
 const realserverExample = `  lvx realserver join --vip 192.0.2.100
   lvx realserver join --vip 192.0.2.100,2001:db8::100 --persist
+  lvx realserver join --vip 192.0.2.100 --method tun --director 10.0.0.1,10.0.0.2
+  lvx realserver join --method nat --director 10.0.0.1
   lvx realserver status
   lvx realserver leave`
 
 // realserverFlags are the flags of join, leave and status.
 type realserverFlags struct {
 	vips, directors []string
+	interfaces      []string
+	ports           []uint
 	method, state   string
 	persist, json   bool
 }
@@ -44,7 +70,7 @@ type realserverFlags struct {
 func (e *Env) realserverCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "realserver",
-		Short:   "Make this host a correct real server: the VIP on lo, and silent about it",
+		Short:   "Make this host a correct real server, and undo exactly that",
 		Long:    realserverLong,
 		Example: realserverExample,
 	}
@@ -55,26 +81,44 @@ func (e *Env) realserverCommand() *cobra.Command {
 func (e *Env) realserverJoinCommand() *cobra.Command {
 	f := &realserverFlags{}
 	c := &cobra.Command{
-		Use:   "join --vip A[,A...]",
-		Short: "Put the VIPs on lo and keep this host from answering ARP for them",
-		Long: `Puts the VIPs on lo and keeps this host from answering ARP for them. What is so
-already stays as it is. If anything fails, what had been done is taken back.
-What there was before is remembered in a state file, for leave.
+		Use:   "join --vip A[,A...] [--method M] [--director A[,A...]]",
+		Short: "Do what the forwarding method needs of this host",
+		Long: `Puts the VIPs on lo and keeps this host from answering ARP for them; with method
+tun it also takes off the header of tunnels; with method nat it does nothing of
+that and makes the director the default gateway. What is so already stays as it is. If anything fails, what had been done is taken back. What there was before
+is remembered in a state file, for leave.
 
 With --persist it also writes /etc/sysctl.d/60-lvx-realserver.conf, and for the
 VIPs a file of what configures this host's network (systemd-networkd or
-ifupdown). What it cannot write for you it says, with the line to add.`,
+ifupdown). What it cannot write for you it says, with the line to add: the default
+route of method nat, since that is a line in a file of yours, and for method tun the
+command that has to run at boot, since a program does not outlive the kernel.`,
 		Example: `  lvx realserver join --vip 192.0.2.100
-  lvx realserver join --vip 192.0.2.100 --vip 192.0.2.101 --persist`,
-		Args: cobra.NoArgs,
+  lvx realserver join --vip 192.0.2.100 --vip 192.0.2.101 --persist
+  lvx realserver join --vip 192.0.2.100 --method tun --director 10.0.0.1 --interface eth0
+  lvx realserver join --method nat --director 10.0.0.1,2001:db8::1`,
+		Args: f.joinArgs,
 		RunE: func(*cobra.Command, []string) error { return e.changeRealserver("join", f, realserver.Join) },
 	}
 	f.common(c)
-	c.Flags().StringVar(&f.method, "method", string(lvs.DR), "forwarding method: dr (tun, nat and fullnat are not in this version)")
-	c.Flags().StringSliceVar(&f.directors, "director", nil, "the directors' addresses; dr does not need them, they are only checked")
+	c.Flags().StringVar(&f.method, "method", string(lvs.DR), "forwarding method: dr, tun or nat (fullnat is not in this version)")
+	c.Flags().StringSliceVar(&f.directors, "director", nil, "the directors' addresses; tun needs those that tunnels come from, nat the default gateway, at most one of each family; dr only checks them")
+	c.Flags().StringSliceVar(&f.interfaces, "interface", nil, "tun: where tunnels come in (default all Ethernet interfaces that are up)")
+	c.Flags().UintSliceVar(&f.ports, "tun-port", nil, fmt.Sprintf("tun: UDP ports of gue, besides %d", realserver.DefaultTunnelPort))
 	c.Flags().BoolVar(&f.persist, "persist", false, "also after a reboot")
-	_ = c.MarkFlagRequired("vip") // fails only for a flag that does not exist
 	return c
+}
+
+// joinArgs takes no arguments, and says which flags the method needs before they
+// are looked at.
+func (f *realserverFlags) joinArgs(c *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(c, args); err != nil {
+		return err
+	}
+	if f.method == string(lvs.NAT) {
+		return nil
+	}
+	return c.MarkFlagRequired("vip")
 }
 
 func (e *Env) realserverLeaveCommand() *cobra.Command {
@@ -82,10 +126,11 @@ func (e *Env) realserverLeaveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "leave [--vip A[,A...]]",
 		Short: "Undo what join did, and only that",
-		Long: `Undoes what join did for the VIPs, by default all that have joined, and only
-that: a VIP that was on lo before stays; a sysctl gets back the value it had,
-unless somebody has changed it since. The sysctls stay while another IPv4 VIP
-is joined. The files of --persist go, or are written anew for the VIPs left.
+		Long: `Undoes what join did, and only that: a VIP that was on lo before stays; a sysctl
+gets back the value it had, and the default routes come back, unless somebody has
+changed them since; the program that takes tunnels off goes. With --vip it undoes what was done for these VIPs; the sysctls
+stay while another VIP needs them. The files of --persist go, or are written anew
+for what is left.
 
 Without the state file it takes the VIPs named from lo and says what it could
 not know.`,
@@ -102,10 +147,12 @@ func (e *Env) realserverStatusCommand() *cobra.Command {
 	f := &realserverFlags{}
 	c := &cobra.Command{
 		Use:   "status [--vip A[,A...]]",
-		Short: "What is wanted and what is effective, per VIP and interface; exit 1 if anything is wrong",
-		Long: `Tells for each VIP and each interface what is wanted and what is effective, and
-the command that mends what is wrong. Exit 1 if anything is. Without --vip it
-looks at the VIPs that have joined, else at those that somebody else put on lo.`,
+		Short: "What is wanted and what is effective; exit 1 if anything is wrong",
+		Long: `Tells for each VIP, each interface, each default route that join made, and the
+program that takes tunnels off, what is wanted and what is effective, and the
+command that mends what is wrong. Exit 1 if anything is. To look into the program
+takes root. Without --vip it looks at the VIPs that have joined; if nothing has, at
+those that somebody else put on lo.`,
 		Example: `  lvx realserver status
   lvx realserver status --vip 192.0.2.100 --json`,
 		Args: cobra.NoArgs,
@@ -124,7 +171,13 @@ func (f *realserverFlags) common(c *cobra.Command) {
 
 // options turns the flags into what package realserver takes.
 func (f *realserverFlags) options() (realserver.Options, error) {
-	o := realserver.Options{Method: lvs.Method(f.method), Persist: f.persist, StatePath: f.state}
+	o := realserver.Options{Method: lvs.Method(f.method), Persist: f.persist, StatePath: f.state, Interfaces: f.interfaces}
+	for _, port := range f.ports {
+		if port < 1 || port > 65535 {
+			return o, fmt.Errorf("--tun-port %d is not between 1 and 65535", port)
+		}
+		o.TunnelPorts = append(o.TunnelPorts, uint16(port))
+	}
 	for _, text := range f.vips {
 		vip, err := realserver.ParseVIP(text)
 		if err != nil {

@@ -190,3 +190,39 @@ func networkManagerWarnings(vips []netip.Addr) []change {
 		"NetworkManager configures this host: the VIPs will not come back after a reboot until it knows them (1.42 or newer): nmcli connection add type loopback con-name lvx-realserver ifname lo %s",
 		strings.Join(words, " "))}
 }
+
+// gatewayWarnings tells what the operator has to write himself: the default
+// route is a line in the middle of a file that is his.
+func (h *host) gatewayWarnings(gateways []defaultGateway) (list []change) {
+	for _, g := range gateways {
+		var advice string
+		switch {
+		case h.enabled("systemd-networkd"):
+			advice = fmt.Sprintf("the .network file of %s (networkctl status %s names it) has this, and no other gateway, in its section [Network]: Gateway=%s", g.Link, g.Link, g.Director)
+		case h.exists(interfacesFile):
+			advice = fmt.Sprintf("the stanza of %s in %s has this, and no other gateway: gateway %s", g.Link, interfacesFile, g.Director)
+		case h.enabled("NetworkManager"):
+			advice = fmt.Sprintf("it is in the connection of %s: nmcli connection modify CONNECTION %s.gateway %s", g.Link, strings.ToLower(familyName(g.Director)), g.Director)
+		default:
+			advice = "this runs at boot: lvx realserver join --method nat --director " + g.Director.String()
+		}
+		list = append(list, warning(g.object(), "the default route will not come back after a reboot until %s", advice))
+	}
+	return list
+}
+
+// tunnelWarnings tells that files alone do not bring a program back.
+func (s *state) tunnelWarnings() []change {
+	var vips []netip.Addr
+	for _, v := range s.VIPs {
+		if v.Persist && v.Tunnel {
+			vips = append(vips, v.Address)
+		}
+	}
+	if len(vips) == 0 {
+		return nil
+	}
+	return []change{warning("tunnel program",
+		"the program that takes tunnels off, and the routes of its table, will not come back after a reboot until this runs at boot, when the network is up: %s",
+		s.joinTunnels())}
+}

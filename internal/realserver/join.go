@@ -6,20 +6,22 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"lvx/internal/lvs"
 )
 
 // Join makes this host a real server for the VIPs: for IPv4 no interface
 // answers ARP for an address of lo or asks with one, then each VIP is put on
-// lo. What is so already stays as it is. It returns what it did, in order.
+// lo. With method tun a program takes tunnels off besides. With method nat it touches
+// no VIP: it makes the directors the default gateways. What is so already stays as it is. It returns what it did, in order.
 //
 // If anything fails, what had been done is taken back. Returns lvs.ErrInvalid
 // or lvs.ErrUnsupported for options that cannot be meant, ErrNoPrivilege
 // without CAP_NET_ADMIN. It blocks while another Join or Leave runs.
 func Join(o Options) ([]Step, error) {
-	if len(o.VIPs) == 0 {
-		return nil, fmt.Errorf("%w: no VIP given", lvs.ErrInvalid)
+	if err := o.complete(); err != nil {
+		return nil, err
 	}
 	h, err := openToChange(o)
 	if err != nil {
@@ -33,35 +35,41 @@ func Join(o Options) ([]Step, error) {
 	return run(changes)
 }
 
+// complete tells what Join lacks, or returns nil.
+func (o Options) complete() error {
+	if o.Method == lvs.NAT {
+		return checkGateways(o.Directors)
+	}
+	if len(o.VIPs) == 0 {
+		return fmt.Errorf("%w: no VIP given", lvs.ErrInvalid)
+	}
+	if o.Method == lvs.Tun && len(o.Directors) == 0 {
+		return fmt.Errorf("%w: method tun needs the addresses that directors send from, since it takes tunnels from nobody else: --director A", lvs.ErrInvalid)
+	}
+	return nil
+}
+
 // planJoin puts the changes in the order in which no packet sees half of them:
-// the state first, so that a crash can be mended by Leave; then lo and the
-// sysctls; then the VIPs, which nobody answers ARP for any more; then what is
-// for after the reboot.
+// the state first, so that a crash can be mended by Leave; then what the method
+// asks for; then what is for after the reboot.
 func (h *host) planJoin() ([]change, error) {
 	if err := h.checkPersistent(); err != nil {
 		return nil, err
 	}
 	next := h.state.clone()
-	var changes []change
-	if c, needed := h.loUp(); needed {
-		changes = append(changes, c)
+	plan := h.planDR
+	switch h.Method {
+	case lvs.NAT:
+		plan = h.planGateways
+	case lvs.Tun:
+		plan = h.planTun
 	}
-	if has4(h.VIPs) {
-		list, err := planSysctls(next)
-		if err != nil {
-			return nil, err
-		}
-		changes = append(changes, list...)
-	}
-	list, err := h.planVIPs(next)
+	changes, err := plan(next)
 	if err != nil {
 		return nil, err
 	}
-	changes = append(changes, list...)
-	if has4(h.VIPs) {
-		changes = append(changes, change{do: checkEffective})
-	}
-	if list, err = h.persistentChanges(next); err != nil {
+	list, err := h.persistentChanges(next)
+	if err != nil {
 		return nil, err
 	}
 	save, err := h.stateChange(next)
@@ -69,6 +77,42 @@ func (h *host) planJoin() ([]change, error) {
 		return nil, err
 	}
 	return append(append([]change{save}, changes...), list...), nil
+}
+
+// planDR plans lo and the sysctls, then the VIPs, which nobody answers ARP for
+// any more.
+func (h *host) planDR(next *state) ([]change, error) {
+	changes, err := h.planSilence(next)
+	if err != nil {
+		return nil, err
+	}
+	list, err := h.planVIPs(next)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(changes, list, h.silenceCheck()), nil
+}
+
+// planSilence plans what comes before VIPs on lo.
+func (h *host) planSilence(next *state) ([]change, error) {
+	var changes []change
+	if c, needed := h.loUp(); needed {
+		changes = append(changes, c)
+	}
+	if !has4(h.VIPs) {
+		return changes, nil
+	}
+	list, err := planSysctls(next)
+	return append(changes, list...), err
+}
+
+// silenceCheck reads back, after all changes, whether this host is silent about
+// the VIPs.
+func (h *host) silenceCheck() []change {
+	if !has4(h.VIPs) {
+		return nil
+	}
+	return []change{{do: checkEffective}}
 }
 
 // loUp is the change that brings lo up, if it is down.
@@ -146,6 +190,7 @@ func (h *host) planVIPs(next *state) ([]change, error) {
 		// A VIP that Join added and that is gone since is added again.
 		record.Added = record.Added || !there
 		record.Persist = record.Persist || h.Persist
+		record.Tunnel = record.Tunnel || h.Method == lvs.Tun
 		changes = append(changes, h.addChange(vip, there))
 	}
 	return changes, nil

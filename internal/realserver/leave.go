@@ -9,13 +9,16 @@ import (
 	"os"
 	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Leave undoes what Join did for the VIPs, and only that: a VIP that was on lo
 // before stays, a sysctl gets back the value it had, unless somebody has
-// changed it since. The sysctls stay while another IPv4 VIP is joined; lo stays
-// up, since everything on a host may have come to need it. It returns what it
-// did, in order; a step with Warning tells what it could not.
+// changed it since. The sysctls stay while another VIP needs them; lo stays
+// up, since everything on a host may have come to need it. Without VIPs in the
+// options it undoes everything: then the default routes come back too. It returns
+// what it did, in order; a step with Warning tells what it could not.
 //
 // If anything fails, what had been done is taken back. Returns ErrNoPrivilege
 // without CAP_NET_ADMIN. It blocks while another Join or Leave runs.
@@ -25,10 +28,11 @@ func Leave(o Options) ([]Step, error) {
 		return nil, err
 	}
 	defer h.close()
-	if len(h.VIPs) == 0 {
+	everything := len(h.VIPs) == 0
+	if everything {
 		h.VIPs = h.state.addresses()
 	}
-	changes, err := h.planLeave()
+	changes, err := h.planLeave(everything)
 	if err != nil {
 		return nil, fmt.Errorf("%w; nothing was changed", err)
 	}
@@ -38,17 +42,27 @@ func Leave(o Options) ([]Step, error) {
 // planLeave is planJoin backwards: the VIPs go before the sysctls that keep
 // this host silent about them, and the state goes last, so that after a crash
 // Leave can be run again.
-func (h *host) planLeave() ([]change, error) {
-	if len(h.VIPs) == 0 {
-		return []change{already("real server", "not joined", "no VIP has joined: nothing to undo")}, nil
+func (h *host) planLeave(everything bool) ([]change, error) {
+	if len(h.VIPs) == 0 && h.state.empty() {
+		return []change{already("real server", "not joined", "nothing has joined: nothing to undo")}, nil
 	}
 	next := h.state.clone()
 	changes, err := h.planRemovals(next)
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.planRestore(next)
+	list, last, err := h.planTunBack(next)
 	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, list...)
+	if everything {
+		if list, err = h.planGatewaysBack(next); err != nil {
+			return nil, err
+		}
+		changes = append(changes, list...)
+	}
+	if list, err = h.planRestore(next); err != nil {
 		return nil, err
 	}
 	changes = append(changes, list...)
@@ -60,7 +74,7 @@ func (h *host) planLeave() ([]change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(changes, save), nil
+	return append(append(changes, save), last...), nil
 }
 
 // planRemovals plans what leaves lo, and forgets it in next.
@@ -104,24 +118,42 @@ func (h *host) removeChange(vip netip.Addr) change {
 	}
 }
 
-// planRestore plans the way back for the sysctls, once no IPv4 VIP is left.
+// planRestore plans the way back for the sysctls that nothing in next needs.
 func (h *host) planRestore(next *state) ([]change, error) {
-	if has4(next.addresses()) {
-		return nil, nil
-	}
 	if !h.known && has4(h.VIPs) {
 		return h.unknownSysctls()
 	}
 	var changes []change
+	var kept []sysctlRecord
 	for _, r := range slices.Backward(next.Sysctls) {
+		if next.needs(r.sysctl) {
+			kept = append(kept, r)
+			continue
+		}
 		c, err := r.restore()
 		if err != nil {
 			return nil, err
 		}
 		changes = append(changes, c)
 	}
-	next.Sysctls = nil
+	slices.Reverse(kept)
+	next.Sysctls = kept
 	return changes, nil
+}
+
+// needs tells whether a sysctl has to stay as Join set it.
+func (s *state) needs(name sysctl) bool {
+	if name.Key == reversePathKey {
+		return has4(s.tunnelled())
+	}
+	if name.Key == redirectKey {
+		family := unix.AF_INET
+		if name.Six {
+			family = unix.AF_INET6
+		}
+		return s.gateway(family) != nil
+	}
+	return has4(s.addresses())
 }
 
 // restore is the change back to what a sysctl was before Join.

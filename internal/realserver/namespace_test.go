@@ -154,8 +154,56 @@ func (m *machine) snapshot() map[string]string {
 		}
 		return err
 	})
+	m.do(func() error { return snapshotRoutes(shot) })
 	m.files(m.dir, shot)
 	return shot
+}
+
+// snapshotRoutes adds the routes, the rules, and the sysctls of other methods than dr.
+func snapshotRoutes(shot map[string]string) error {
+	h, err := open(Options{StatePath: "none"})
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		rules, err := netlink.RuleList(family)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			shot["rules"] += r.String() + "\n"
+		}
+		for _, table := range []int{unix.RT_TABLE_MAIN, firstTable} {
+			list, err := h.routes(family, table)
+			if err != nil {
+				return err
+			}
+			for _, r := range list {
+				if r.read().protocol == unix.RTPROT_KERNEL {
+					continue // the kernel's own, some come late
+				}
+				r, err := r.wanted(h.links)
+				if err != nil {
+					return err
+				}
+				shot[fmt.Sprintf("routes %d", table)] += fmt.Sprintf("%s: %x\n", r.Text, r.Message)
+			}
+		}
+	}
+	for _, dir := range []string{"ipv4", "ipv6"} {
+		for _, key := range []string{"accept_redirects", "rp_filter"} {
+			files, _ := filepath.Glob(filepath.Join(netDir, dir, "conf/*", key))
+			for _, f := range files {
+				text, err := os.ReadFile(f)
+				if err != nil {
+					return err
+				}
+				shot[f] = string(text)
+			}
+		}
+	}
+	return nil
 }
 
 // files adds the text of every file below a directory.

@@ -36,11 +36,18 @@ func (s *state) persistent() []netip.Addr {
 	return list
 }
 
+// persistentGateways returns the default gateways that are to come back.
+func (s *state) persistentGateways() []defaultGateway {
+	return slices.DeleteFunc(slices.Clone(s.Gateways), func(g defaultGateway) bool { return !g.Persist })
+}
+
+// persists tells whether anything is to come back after a reboot.
+func (s *state) persists() bool { return len(s.persistent()) > 0 || len(s.persistentGateways()) > 0 }
+
 // persistentFiles returns the files that bring a state back after a reboot, by
 // path, and warnings about what they cannot do.
 func (h *host) persistentFiles(s *state) (map[string]string, []change, error) {
-	vips := s.persistent()
-	if len(vips) == 0 {
+	if !s.persists() {
 		return nil, nil, nil
 	}
 	files := map[string]string{}
@@ -49,15 +56,19 @@ func (h *host) persistentFiles(s *state) (map[string]string, []change, error) {
 		return nil, nil, err
 	}
 	files[h.path(sysctlFile)] = text
-	path, text, warnings, err := h.bootConfig(vips)
-	if err != nil {
-		return nil, nil, err
-	}
-	if path != "" {
-		files[path] = text
-	}
-	if has4(vips) {
-		warnings = append(warnings, h.overridden()...)
+	warnings := h.gatewayWarnings(s.persistentGateways())
+	if vips := s.persistent(); len(vips) > 0 {
+		path, text, list, err := h.bootConfig(vips)
+		if err != nil {
+			return nil, nil, err
+		}
+		if path != "" {
+			files[path] = text
+		}
+		warnings = append(append(warnings, list...), s.tunnelWarnings()...)
+		if has4(vips) {
+			warnings = append(warnings, h.overridden()...)
+		}
 	}
 	return files, warnings, nil
 }
@@ -66,27 +77,49 @@ func (h *host) persistentFiles(s *state) (map[string]string, []change, error) {
 func sysctlText(s *state) (string, error) {
 	kept := s.clone()
 	kept.VIPs = slices.DeleteFunc(kept.VIPs, func(v vipRecord) bool { return !v.Persist })
+	kept.Gateways = s.persistentGateways()
+	if len(kept.tunnelled()) == 0 {
+		kept.Tunnels = nil
+	}
 	memory, err := json.Marshal(kept)
 	if err != nil {
 		return "", fmt.Errorf("write the state: %w", err)
 	}
 	var b strings.Builder
 	b.WriteString(header + stateMark + string(memory) + "\n")
-	if !has4(s.persistent()) {
+	switch {
+	case has4(kept.addresses()):
+		writeRules(&b, s)
+	case len(kept.VIPs) > 0:
 		b.WriteString("# IPv6 VIPs need no sysctl.\n")
-		return b.String(), nil
-	}
-	b.WriteString("# ARP for the VIPs on lo is the director's to answer. The larger of conf/all and\n# conf/IF counts, so all is enough.\n")
-	for _, r := range rules() {
-		fmt.Fprintf(&b, "%s = %d\n", sysctl{Interface: all, Key: r.key}, r.persistentValue(s))
 	}
 	for _, c := range s.Sysctls {
-		if c.Interface != all {
-			// The dash: no error if the interface is not there yet.
-			fmt.Fprintf(&b, "-%s = %d\n", c.sysctl, c.After)
+		if c.Key == reversePathKey && has4(kept.tunnelled()) {
+			fmt.Fprintf(&b, "# What was in a tunnel has the client's address.\n-%s = %d\n", c.sysctl, c.After)
+		}
+	}
+	for _, g := range kept.Gateways {
+		fmt.Fprintf(&b, "# Replies have to pass the director %s: no redirect is to lead them past it.\n", g.Director)
+		for _, name := range redirects(g.Director, g.Link) {
+			fmt.Fprintf(&b, "-%s = 0\n", name)
 		}
 	}
 	return b.String(), nil
+}
+
+// writeRules writes the sysctls that keep this host silent about IPv4 VIPs.
+func writeRules(b *strings.Builder, s *state) {
+	b.WriteString("# ARP for the VIPs on lo is the director's to answer. The larger of conf/all and\n# conf/IF counts, so all is enough.\n")
+	for _, r := range rules() {
+		fmt.Fprintf(b, "%s = %d\n", sysctl{Interface: all, Key: r.key}, r.persistentValue(s))
+	}
+	for _, c := range s.Sysctls {
+		ours := slices.ContainsFunc(rules(), func(r rule) bool { return r.key == c.Key })
+		if ours && c.Interface != all {
+			// The dash: no error if the interface is not there yet.
+			fmt.Fprintf(b, "-%s = %d\n", c.sysctl, c.After)
+		}
+	}
 }
 
 // persistentValue returns what conf/all is to be after a reboot: what it is
@@ -130,7 +163,7 @@ func (h *host) persistentChanges(next *state) ([]change, error) {
 		changes = append(changes, c)
 	}
 	// A namespace that never asked for files leaves those of the host alone.
-	if len(h.state.persistent()) > 0 {
+	if h.state.persists() {
 		for _, pattern := range []string{sysctlFile, networkdFile, ifupdownFile} {
 			path := h.path(pattern)
 			if _, kept := wanted[path]; kept {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package realserver makes this host a correct real server for forwarding
-// method dr, and undoes exactly that: the VIP on lo, and no answer to ARP for
-// it. It needs no daemon.
+// Package realserver makes this host a correct real server, and undoes exactly
+// that. For forwarding method dr: the VIP on lo, and no answer to ARP for it. For
+// tun besides: a program that takes the tunnel header off, and an MSS that leaves
+// room for it. For nat: the default route by way of the director. It needs no daemon.
 //
 // It is not for the director, and not for finding out what is wrong on other
 // hosts (package diagnose). Its one outside thing is this host: its addresses,
-// its sysctls and the files that bring both back after a reboot.
+// routes and sysctls, its program, and the files that bring some of it back after
+// a reboot.
 //
 // Every function works on the network namespace of the calling thread.
 package realserver
@@ -33,11 +35,18 @@ type Options struct {
 	// VIPs are the addresses that clients ask for. Join needs at least one; for
 	// Leave and Status none means all that have joined.
 	VIPs []netip.Addr
-	// Method is the forwarding method, by default dr. Others are refused.
+	// Method is the forwarding method of Join, by default dr. fullnat is refused.
 	Method lvs.Method
-	// Directors are the directors' addresses. dr does not use them; they are
-	// only checked, so that a command line serves every method.
+	// Directors are the directors' addresses. nat makes them the default
+	// gateways, at most one of each family; tun takes tunnels from nobody else. dr
+	// does not use them; they are only checked, so that a command line serves
+	// every method.
 	Directors []netip.Addr
+	// Interfaces are where tun takes tunnels off, by default all Ethernet
+	// interfaces that are up.
+	Interfaces []string
+	// TunnelPorts are UDP ports of GUE, besides DefaultTunnelPort; only for tun.
+	TunnelPorts []uint16
 	// Persist makes Join write files that bring the VIPs and sysctls back after
 	// a reboot. Leave takes them away whether it is set or not.
 	Persist bool
@@ -47,6 +56,8 @@ type Options struct {
 	// StatePath is the file that remembers what there was before, by default
 	// DefaultStatePath below Root. Each network namespace needs its own.
 	StatePath string
+	// BPFFS is where a BPF file system is mounted, by default /sys/fs/bpf.
+	BPFFS string
 }
 
 // Step is one thing that Join or Leave did, or found done.
@@ -117,6 +128,7 @@ type host struct {
 	netlink   *netlink.Handle
 	lo        netlink.Link
 	links     map[int]string // interface names by index
+	mtus      map[int]int    // by index
 	namespace namespace
 	state     *state // never nil; without VIPs if none has joined
 	known     bool   // whether a state was found
@@ -181,9 +193,9 @@ func (h *host) look() error {
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
-	h.links = map[int]string{}
+	h.links, h.mtus = map[int]string{}, map[int]int{}
 	for _, link := range links {
-		h.links[link.Attrs().Index] = link.Attrs().Name
+		h.links[link.Attrs().Index], h.mtus[link.Attrs().Index] = link.Attrs().Name, link.Attrs().MTU
 		if link.Attrs().Name == loopback {
 			h.lo = link
 		}
@@ -201,6 +213,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.StatePath == "" {
 		o.StatePath = filepath.Join(o.Root, DefaultStatePath())
+	}
+	if o.BPFFS == "" {
+		o.BPFFS = "/sys/fs/bpf"
 	}
 	return o
 }
@@ -220,9 +235,9 @@ func whole[T any](list func() (T, error)) (T, error) {
 // lvs.ErrUnsupported for a method that is not built, else lvs.ErrInvalid.
 func (o Options) validate() error {
 	switch o.Method {
-	case "", lvs.DR:
-	case lvs.NAT, lvs.Tun, lvs.FullNAT:
-		return fmt.Errorf("method %s: %w (only dr)", o.Method, lvs.ErrUnsupported)
+	case "", lvs.DR, lvs.NAT, lvs.Tun:
+	case lvs.FullNAT:
+		return fmt.Errorf("method %s: %w (only dr, nat and tun)", o.Method, lvs.ErrUnsupported)
 	default:
 		return fmt.Errorf("method %q is %w: it is not one of dr, tun, nat, fullnat", o.Method, lvs.ErrInvalid)
 	}
@@ -239,7 +254,7 @@ func (o Options) validate() error {
 			return fmt.Errorf("director %s is %w: it is one of the VIPs; give the director's own address (DIP)", d, lvs.ErrInvalid)
 		}
 	}
-	return nil
+	return o.checkTunnels()
 }
 
 // checkPrivilege returns ErrNoPrivilege unless this thread may change the

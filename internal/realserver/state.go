@@ -17,20 +17,24 @@ import (
 
 // state is what there was before Join, so that Leave can restore it.
 type state struct {
-	Version   int            `json:"version"`
-	Namespace namespace      `json:"namespace"`
-	VIPs      []vipRecord    `json:"vips"`
-	Sysctls   []sysctlRecord `json:"sysctls"`
+	Version   int              `json:"version"`
+	Namespace namespace        `json:"namespace"`
+	VIPs      []vipRecord      `json:"vips"`
+	Sysctls   []sysctlRecord   `json:"sysctls"`
+	Gateways  []defaultGateway `json:"gateways,omitempty"` // at most one per family
+	Tunnels   *tunnels         `json:"tunnels,omitempty"`  // nil if no VIP is reached through one
 }
 
-// stateVersion is raised when an older lvx could misread the file.
-const stateVersion = 1
+// stateVersion is raised when an older lvx could misread the file. This one also
+// reads version 1, which lacks what came with 2.
+const stateVersion = 2
 
 // vipRecord is a VIP that has joined.
 type vipRecord struct {
 	Address netip.Addr `json:"address"`
 	Added   bool       `json:"added"`   // by Join; otherwise it was there before
 	Persist bool       `json:"persist"` // it is to come back after a reboot
+	Tunnel  bool       `json:"tunnel,omitempty"`
 }
 
 // sysctlRecord is a sysctl that Join changed.
@@ -140,17 +144,21 @@ func parseState(path string, text []byte) (*state, error) {
 	if err := json.Unmarshal(text, s); err != nil {
 		return nil, fmt.Errorf("%s cannot be read (%w); look at it, then remove it: rm %s", path, err, path)
 	}
-	if s.Version != stateVersion {
+	if s.Version < 1 || s.Version > stateVersion {
 		return nil, fmt.Errorf("%s is of another lvx (version %d, this one reads %d); use that one", path, s.Version, stateVersion)
 	}
+	s.Version = stateVersion
 	return s, nil
 }
 
+// empty tells whether nothing has joined.
+func (s *state) empty() bool { return len(s.VIPs) == 0 && len(s.Gateways) == 0 }
+
 // stateChange is the change of the state file from what h has to next; a next
-// without VIPs removes it.
+// in which nothing has joined removes it.
 func (h *host) stateChange(next *state) (change, error) {
 	var text []byte
-	if len(next.VIPs) > 0 {
+	if !next.empty() {
 		var err error
 		if text, err = json.MarshalIndent(next, "", "  "); err != nil {
 			return change{}, fmt.Errorf("write the state: %w", err)
@@ -163,7 +171,8 @@ func (h *host) stateChange(next *state) (change, error) {
 // clone returns a copy that shares nothing with s.
 func (s *state) clone() *state {
 	c := *s
-	c.VIPs, c.Sysctls = slices.Clone(s.VIPs), slices.Clone(s.Sysctls)
+	c.VIPs, c.Sysctls, c.Gateways = slices.Clone(s.VIPs), slices.Clone(s.Sysctls), slices.Clone(s.Gateways)
+	c.Tunnels = s.Tunnels.clone()
 	return &c
 }
 

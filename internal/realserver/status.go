@@ -42,7 +42,7 @@ func Status(o Options) ([]Fact, error) {
 			return nil, err
 		}
 	}
-	if len(h.VIPs) == 0 {
+	if len(h.VIPs) == 0 && h.state.empty() {
 		return []Fact{{Object: "real server", Wanted: "joined", Effective: "no VIP on lo", Fix: "lvx realserver join --vip A"}}, nil
 	}
 	return h.facts()
@@ -50,8 +50,8 @@ func Status(o Options) ([]Fact, error) {
 
 // joined returns the VIPs that have joined, else what looks like VIPs on lo.
 func (h *host) joined() ([]netip.Addr, error) {
-	if list := h.state.addresses(); len(list) > 0 {
-		return list, nil
+	if !h.state.empty() {
+		return h.state.addresses(), nil
 	}
 	all, err := h.addresses()
 	var vips []netip.Addr
@@ -65,7 +65,13 @@ func (h *host) joined() ([]netip.Addr, error) {
 }
 
 func (h *host) facts() ([]Fact, error) {
-	facts := []Fact{h.loFact()}
+	facts, err := h.gatewayFacts()
+	if err != nil {
+		return nil, err
+	}
+	if len(h.VIPs) > 0 {
+		facts = append(facts, h.loFact())
+	}
 	for _, vip := range h.VIPs {
 		fact, err := h.vipFact(vip)
 		if err != nil {
@@ -82,7 +88,12 @@ func (h *host) facts() ([]Fact, error) {
 			facts = append(facts, list...)
 		}
 	}
-	list, err := h.fileFacts()
+	list, err := h.tunnelFacts()
+	if err != nil {
+		return nil, err
+	}
+	facts = append(facts, list...)
+	list, err = h.fileFacts()
 	return append(facts, list...), err
 }
 
@@ -189,9 +200,17 @@ func (h *host) fileFacts() ([]Fact, error) {
 			if err != nil {
 				fact.Effective = "missing"
 			}
-			fact.Fix = "lvx realserver join --persist --vip " + joinAddresses(h.state.persistent())
+			fact.Fix = h.state.persistCommand()
 		}
 		facts = append(facts, fact)
 	}
 	return facts, nil
+}
+
+// persistCommand writes the files of --persist again.
+func (s *state) persistCommand() string {
+	if vips := s.persistent(); len(vips) > 0 {
+		return "lvx realserver join --persist --vip " + joinAddresses(vips)
+	}
+	return "lvx realserver join --persist --method nat --director " + joinAddresses(s.directors())
 }

@@ -12,9 +12,12 @@ import (
 	"strings"
 )
 
-// confDir has one directory per interface, and "all" and "default". The kernel
-// shows the network namespace of the reading thread.
-const confDir = "/proc/sys/net/ipv4/conf"
+// netDir has the sysctls of networks. The kernel shows those of the network
+// namespace of the reading thread.
+const netDir = "/proc/sys/net"
+
+// confDir has one directory per interface, and "all" and "default".
+const confDir = netDir + "/ipv4/conf"
 
 // all is the directory that counts for every interface, by the max rule:
 // effective = max(conf/all, conf/IF).
@@ -47,19 +50,30 @@ func rules() []rule {
 
 func (r rule) holds(effective int) bool { return slices.Contains(r.good, effective) }
 
-// sysctl is one value below net.ipv4.conf.
+// sysctl is one value below net.ipv4.conf or net.ipv6.conf.
 type sysctl struct {
+	Six       bool   `json:"ipv6,omitempty"`
 	Interface string `json:"interface"` // or "all", "default"
 	Key       string `json:"key"`
+}
+
+// protocol is the directory that has the sysctls of a family.
+func (s sysctl) protocol() string {
+	if s.Six {
+		return "ipv6"
+	}
+	return "ipv4"
 }
 
 // String returns the name as sysctl(8) takes it: a dot in an interface's name
 // is written as a slash.
 func (s sysctl) String() string {
-	return "net.ipv4.conf." + strings.ReplaceAll(s.Interface, ".", "/") + "." + s.Key
+	return "net." + s.protocol() + ".conf." + strings.ReplaceAll(s.Interface, ".", "/") + "." + s.Key
 }
 
-func (s sysctl) path() string { return filepath.Join(confDir, s.Interface, s.Key) }
+func (s sysctl) path() string {
+	return filepath.Join(netDir, s.protocol(), "conf", s.Interface, s.Key)
+}
 
 // read returns the value. The error is os.ErrNotExist if the interface is gone.
 func (s sysctl) read() (int, error) {
