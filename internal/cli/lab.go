@@ -81,6 +81,9 @@ func (e *Env) labDemoCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Method, o.Progress = lvs.Method(method), e.labProgress
+			if o.Topology != "" && !c.Flags().Changed("method") {
+				o.Method = "" // the topology says it
+			}
 			if c.Flags().Changed("requests") && o.Requests == 0 {
 				return usageError("0 requests are not between 1 and 20000")
 			}
@@ -90,7 +93,8 @@ func (e *Env) labDemoCommand() *cobra.Command {
 			return e.labDemo(o, keep, asJSON)
 		},
 	}
-	c.Flags().StringVar(&method, "method", string(lvs.DR), "forwarding method: dr (nat, tun, fullnat: not in this version)")
+	c.Flags().StringVar(&method, "method", string(lvs.DR), "forwarding method: dr, nat or tun (fullnat: not in this version)")
+	c.Flags().StringVar(&o.Topology, "topology", "", "the network: one that lvx lab list names (default the first there for the method)")
 	c.Flags().IntVar(&o.Family, "family", 4, "IP version, 4 or 6")
 	c.Flags().IntVar(&o.Requests, "requests", 100, "how often to ask, each time over a new connection")
 	c.Flags().BoolVar(&keep, "keep", false, "leave it up to play with, as lvx lab up does")
@@ -174,7 +178,7 @@ func (e *Env) labListCommand() *cobra.Command {
 				return printJSON(e.Out, lab.Topologies())
 			}
 			for _, t := range lab.Topologies() {
-				fmt.Fprintf(e.Out, "%-8s %s\n", t.Name, t.Text)
+				fmt.Fprintf(e.Out, "%-12s %s\n", t.Name, t.Text)
 			}
 			return nil
 		},
@@ -193,20 +197,20 @@ func (e *Env) labUpCommand() *cobra.Command {
 			if len(args) == 0 {
 				return usageError("name a topology; lvx lab list lists them")
 			}
-			if !slices.ContainsFunc(lab.Topologies(), func(t lab.Topology) bool { return t.Name == args[0] }) {
+			if _, ok := lab.FindTopology(args[0]); !ok {
 				return usageError("there is no topology %q; lvx lab list lists them", args[0])
 			}
 			if family != 4 && family != 6 {
 				return usageError("family %d is not 4 or 6", family)
 			}
-			return e.labUp(family)
+			return e.labUp(args[0], family)
 		},
 	}
 	c.Flags().IntVar(&family, "family", 4, "IP version of the service, 4 or 6")
 	return c
 }
 
-func (e *Env) labUp(family int) error {
+func (e *Env) labUp(name string, family int) error {
 	release, err := reserveLab()
 	if err != nil {
 		return err
@@ -215,7 +219,7 @@ func (e *Env) labUp(family int) error {
 	ctx, stop := labContext()
 	defer stop()
 	e.labProgress("building client, router, switch, director and real servers")
-	l, err := lab.BuildDR(ctx, lab.Options{})
+	l, err := lab.Build(ctx, name, lab.Options{})
 	if err != nil {
 		return labInterrupted(ctx, err)
 	}

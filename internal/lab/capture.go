@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -29,17 +30,26 @@ type Capture struct {
 	// which they passed.
 	mu     sync.Mutex // guards frames until done is closed
 	frames []Frame
+	snap   int           // bytes kept of each frame
+	see    func(Frame)   // takes the frames instead, if it is set
 	came   chan struct{} // has an element if frames came since it was last empty
 	done   chan struct{}
 }
 
 // Capture starts to record at the ports of the switch. Stop has to be called.
-func (l *Lab) Capture() (*Capture, error) {
+func (l *Lab) Capture() (*Capture, error) { return l.capture(snapBytes, nil) }
+
+// Watch gives every frame, whole, to see, in the order in which they pass, and
+// keeps none: Stop returns none. Its data is see's only during the call. Stop
+// has to be called.
+func (l *Lab) Watch(see func(Frame)) (*Capture, error) { return l.capture(1<<16, see) }
+
+func (l *Lab) capture(snap int, see func(Frame)) (*Capture, error) {
 	h := l.Host(Switch)
 	if h == nil {
 		return nil, errors.New("capture: this lab has no switch")
 	}
-	c := &Capture{ports: map[int]string{}, came: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &Capture{ports: map[int]string{}, snap: snap, see: see, came: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := h.Do(func() error { return c.open(h) }); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
@@ -101,13 +111,19 @@ func (c *Capture) readAll(fd int) bool {
 		if !known {
 			continue // lo, or the bridge itself, which repeats what a port saw
 		}
-		c.keep(Frame{
+		f := Frame{
 			Time:   timestamp(control[:controlLen]),
 			Port:   port,
 			ToHost: link.Pkttype == unix.PACKET_OUTGOING,
 			Length: n,
-			Data:   append([]byte(nil), data[:min(n, len(data), snapBytes)]...),
-		})
+			Data:   data[:min(n, len(data), c.snap)],
+		}
+		if c.see != nil {
+			c.see(f)
+			continue
+		}
+		f.Data = slices.Clone(f.Data)
+		c.keep(f)
 	}
 }
 

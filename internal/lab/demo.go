@@ -20,7 +20,8 @@ import (
 // DemoOptions are what a demonstration does. The zero value works.
 type DemoOptions struct {
 	Lab      Options
-	Method   lvs.Method // default dr, so far the only one
+	Method   lvs.Method // default dr, or that of Topology
+	Topology string     // default the first that there is for Method
 	Family   int        // 4 or 6, default 4
 	Requests int        // default 100, at most 20000 (each takes a client port)
 	// Progress is told each step before it is taken, if it is set.
@@ -37,14 +38,22 @@ type DemoResult struct {
 	ByRealServer      map[string]int `json:"by_real_server"`
 	ClientAddressSeen bool           `json:"client_address_seen"`
 	// Frames with the VIP as source, at the ports of the switch.
-	RepliesThroughDirector int      `json:"replies_through_director"`
-	RepliesToRouter        int      `json:"replies_to_router"`
-	Service                string   `json:"service"`
-	Client                 string   `json:"client"`
-	Commands               []Typed  `json:"commands"`
-	Walk                   []Hop    `json:"walk"`
-	Errors                 []string `json:"errors,omitempty"` // of the first few failed requests
-	Drawing                string   `json:"-"`                // of the network
+	RepliesThroughDirector int `json:"replies_through_director"`
+	RepliesToRouter        int `json:"replies_to_router"`
+	// RepliesFromRealServers are the frames that real servers sent, whatever
+	// their source.
+	RepliesFromRealServers int `json:"replies_from_real_servers"`
+	// RepliesUntranslated reached the router with a real server's own address.
+	RepliesUntranslated int `json:"replies_untranslated"`
+	// RequestsTunnelled left the director inside another packet.
+	RequestsTunnelled int      `json:"requests_tunnelled"`
+	Topology          string   `json:"topology"`
+	Service           string   `json:"service"`
+	Client            string   `json:"client"`
+	Commands          []Typed  `json:"commands"`
+	Walk              []Hop    `json:"walk"`
+	Errors            []string `json:"errors,omitempty"` // of the first few failed requests
+	Drawing           string   `json:"-"`                // of the network
 }
 
 // ErrMethod says that there is no demonstration of a forwarding method yet.
@@ -59,21 +68,14 @@ const concurrency = 8
 // Validate sets defaults and tells what is wrong. Returns ErrMethod for a
 // method that is known and not yet built.
 func (o *DemoOptions) Validate() error {
-	if o.Method == "" {
-		o.Method = lvs.DR
+	if err := o.setTopology(); err != nil {
+		return err
 	}
 	if o.Family == 0 {
 		o.Family = 4
 	}
 	if o.Requests == 0 {
 		o.Requests = 100
-	}
-	switch o.Method {
-	case lvs.DR:
-	case lvs.NAT, lvs.Tun, lvs.FullNAT:
-		return fmt.Errorf("method %s: %w", o.Method, ErrMethod)
-	default:
-		return fmt.Errorf("method %q is not one of dr, nat, tun, fullnat", o.Method)
 	}
 	switch {
 	case o.Family != 4 && o.Family != 6:
@@ -82,6 +84,36 @@ func (o *DemoOptions) Validate() error {
 		return fmt.Errorf("%d requests are not between 1 and 20000", o.Requests)
 	}
 	return nil
+}
+
+// setTopology makes method and topology agree.
+func (o *DemoOptions) setTopology() error {
+	if o.Topology == "" {
+		return o.setMethod()
+	}
+	t, ok := FindTopology(o.Topology)
+	switch {
+	case !ok:
+		return fmt.Errorf("there is no topology %q; lvx lab list lists them", o.Topology)
+	case o.Method != "" && o.Method != t.Method:
+		return fmt.Errorf("topology %s is for method %s, not %s", t.Name, t.Method, o.Method)
+	}
+	o.Method = t.Method
+	return nil
+}
+
+func (o *DemoOptions) setMethod() error {
+	if o.Method == "" {
+		o.Method = lvs.DR
+	}
+	o.Topology = topologyOf(o.Method)
+	switch {
+	case o.Topology != "":
+		return nil
+	case o.Method == lvs.FullNAT:
+		return fmt.Errorf("method %s: %w", o.Method, ErrMethod)
+	}
+	return fmt.Errorf("method %q is not one of dr, nat, tun, fullnat", o.Method)
 }
 
 func (o *DemoOptions) progress(step string) {
@@ -98,7 +130,7 @@ func Demo(ctx context.Context, o DemoOptions) (*Lab, *DemoResult, error) {
 		return nil, nil, err
 	}
 	o.progress("building client, router, switch, director and real servers")
-	l, err := BuildDR(ctx, o.Lab)
+	l, err := Build(ctx, o.Topology, o.Lab)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,17 +153,19 @@ func (l *Lab) demonstrate(ctx context.Context, o DemoOptions) (*DemoResult, erro
 		return nil, err
 	}
 	tally, askErr := l.Ask(ctx, o.Requests)
-	capture.Settle(ctx, l.Service(), tally.OK+tally.Failed)
+	capture.Settle(ctx, l.served(), tally.OK+tally.Failed)
 	frames, err := capture.Stop()
 	if err := errors.Join(askErr, err); err != nil {
 		return nil, err
 	}
-	replies := CountReplies(frames, l.Service())
+	replies := CountReplies(frames, l.served())
 	return &DemoResult{
 		Method: o.Method, Family: o.Family, Requests: o.Requests,
 		OK: tally.OK, Failed: tally.Failed, ByRealServer: tally.ByRealServer,
 		ClientAddressSeen:      tally.OK > 0 && tally.Disguised == 0,
 		RepliesThroughDirector: replies.ThroughDirector, RepliesToRouter: replies.ToRouter,
+		RepliesFromRealServers: replies.FromRealServers, RepliesUntranslated: replies.FromRealServerAddress,
+		RequestsTunnelled: replies.Tunnelled, Topology: l.Name,
 		Service: l.Service().String(), Client: l.Host(Client).Addr(o.Family).String(),
 		Commands: typed, Walk: l.Walk(frames), Errors: tally.Errors,
 		Drawing: l.Drawing(o.Family),

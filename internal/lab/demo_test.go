@@ -62,9 +62,9 @@ func checkWalk(t *testing.T, r *DemoResult) {
 		t.Errorf("the walk begins at %s, the client is %s", client, r.Client)
 	}
 	for i, want := range []Hop{
-		{Router, Director, "SYN", router, director, Router, Director, client, service, 63, "SYN", 0, false},
-		{Director, rs, "SYN", director, real, Director, rs, client, service, 63, "SYN", 0, true},
-		{rs, Router, "SYN-ACK", real, router, rs, Router, service, client, 64, "SYN-ACK", 0, false},
+		{Router, Director, "SYN", router, director, Router, Director, Outer{}, client, service, 63, "SYN", 0, false, false, 0},
+		{Director, rs, "SYN", director, real, Director, rs, Outer{}, client, service, 63, "SYN", 0, true, false, 1},
+		{rs, Router, "SYN-ACK", real, router, rs, Router, Outer{}, service, client, 64, "SYN-ACK", 0, false, true, 0},
 	} {
 		if r.Walk[i] != want {
 			t.Errorf("hop %d:\n got %+v\nwant %+v", i+1, r.Walk[i], want)
@@ -124,14 +124,24 @@ func TestDemoWaitsForTheEnd(t *testing.T) {
 }
 
 func TestDemoOptions(t *testing.T) {
-	for _, method := range []lvs.Method{lvs.NAT, lvs.Tun, lvs.FullNAT} {
-		if err := (&DemoOptions{Method: method}).Validate(); !errors.Is(err, ErrMethod) {
-			t.Errorf("method %s: %v", method, err)
-		}
+	if err := (&DemoOptions{Method: lvs.FullNAT}).Validate(); !errors.Is(err, ErrMethod) {
+		t.Errorf("fullnat: %v", err)
 	}
-	for _, o := range []DemoOptions{{Method: "x"}, {Family: 5}, {Requests: -1}, {Requests: 20001}} {
+	for _, o := range []DemoOptions{
+		{Method: "x"}, {Family: 5}, {Requests: -1}, {Requests: 20001}, {Topology: "x"}, {Method: lvs.Tun, Topology: NATOneArm},
+	} {
 		if err := o.Validate(); err == nil || errors.Is(err, ErrMethod) {
 			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	for o, want := range map[[2]string]string{
+		{"", ""}: DR, {"nat", ""}: NATTwoArm, {"tun", ""}: TunRouted, {"", NATOneArm}: NATOneArm, {"nat", NATOneArm}: NATOneArm,
+	} {
+		options := DemoOptions{Method: lvs.Method(o[0]), Topology: o[1]}
+		for range 2 { // it is asked by the command and by Demo
+			if err := options.Validate(); err != nil || options.Topology != want {
+				t.Errorf("%q: topology %s, %v", o, options.Topology, err)
+			}
 		}
 	}
 }

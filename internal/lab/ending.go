@@ -19,7 +19,7 @@ const (
 
 // Settle waits until that many connections to the service have ended, in the
 // eyes of both ends, or until no more frames come; at most a second.
-func (c *Capture) Settle(ctx context.Context, service netip.AddrPort, connections int) {
+func (c *Capture) Settle(ctx context.Context, service Served, connections int) {
 	ctx, cancel := context.WithTimeout(ctx, settleAtMost)
 	defer cancel()
 	e := endings{service: service, open: map[netip.AddrPort]*ending{}}
@@ -57,7 +57,7 @@ func (c *Capture) await(ctx context.Context) bool {
 
 // endings counts the connections to a service that have ended.
 type endings struct {
-	service netip.AddrPort
+	service Served
 	open    map[netip.AddrPort]*ending // by client
 	ended   int
 }
@@ -71,20 +71,20 @@ type ending struct {
 }
 
 // see takes the next frame. What counts is where it arrives, at a real server or
-// at the router; the director is only on the way.
+// at the router; whoever else sees it is only on the way.
 func (e *endings) see(f Frame) {
-	if !f.ToHost || f.Port == Director {
-		return
-	}
 	p := f.Decode()
-	switch e.service {
-	case p.Destination:
+	client, reply, ok := e.service.client(p)
+	host := hostOf(f.Port)
+	switch {
+	case !ok || !f.ToHost || host == Director || reply != (host == Router):
+	case reply:
+		e.take(client, 1, p)
+	default:
 		if p.Flags == SYN {
-			e.open[p.Source] = new(ending)
+			e.open[client] = new(ending)
 		}
-		e.take(p.Source, 0, p)
-	case p.Source:
-		e.take(p.Destination, 1, p)
+		e.take(client, 0, p)
 	}
 }
 

@@ -21,7 +21,7 @@ func toClient(t *testing.T, seq, ack uint32, flags TCPFlags) Frame {
 }
 
 func TestEndings(t *testing.T) {
-	service := netip.MustParseAddrPort("192.168.20.100:80")
+	service := Served{Service: netip.MustParseAddrPort("192.168.20.100:80")}
 	syn := toService(t, 100, 0, SYN)
 	// The payload that the header of ipv4 claims counts too.
 	payload := uint32(syn.Decode().Payload)
@@ -56,7 +56,7 @@ func TestEndings(t *testing.T) {
 // TestSettle: it waits for the frames that come late, as long as any do, and a
 // second at most.
 func TestSettle(t *testing.T) {
-	service := netip.MustParseAddrPort("192.168.20.100:80")
+	service := Served{Service: netip.MustParseAddrPort("192.168.20.100:80")}
 	frames := []Frame{toService(t, 100, 0, SYN), toClient(t, 200, 101, ACK), toClient(t, 200, 101, RST|ACK)}
 	for _, test := range []struct {
 		connections int

@@ -5,6 +5,7 @@ package lab
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func runStub() {
 	case os.Args[1] == "status":
 		_, err = os.Stat("/run/ready")
 	case os.Args[1] == "realserver":
-		err = stubJoin(os.Args[4])
+		err = stubJoin(os.Args[3:])
 	default:
 		err = errors.New("the stub has no " + os.Args[1])
 	}
@@ -47,8 +48,17 @@ func runStub() {
 	os.Exit(0)
 }
 
-func stubJoin(vip string) error {
-	address := netip.MustParseAddr(vip)
+// stubJoin does what of joining the network needs: --vip A puts it on lo, and
+// with method nat --director A leads the way out.
+func stubJoin(args []string) error {
+	options := map[string]string{}
+	for i := 0; i+1 < len(args); i += 2 {
+		options[args[i]] = args[i+1]
+	}
+	if options["--method"] == "nat" {
+		return stubRoute(netip.MustParseAddr(options["--director"]))
+	}
+	address := netip.MustParseAddr(options["--vip"])
 	arp := []sysctl{{"ipv4/conf/all/arp_ignore", "1"}, {"ipv4/conf/all/arp_announce", "2"}}
 	if err := setSysctls(arp); err != nil {
 		return err
@@ -58,6 +68,12 @@ func stubJoin(vip string) error {
 		return err
 	}
 	return addAddresses(lo, []netip.Prefix{netip.PrefixFrom(address, address.BitLen())})
+}
+
+func stubRoute(gateway netip.Addr) error {
+	everywhere := netip.PrefixFrom(gateway, 0).Masked()
+	to := &net.IPNet{IP: everywhere.Addr().AsSlice(), Mask: net.CIDRMask(0, gateway.BitLen())}
+	return netlink.RouteReplace(&netlink.Route{Dst: to, Gw: gateway.AsSlice()})
 }
 
 func stubDirector() error {

@@ -3,10 +3,13 @@
 package lab
 
 import (
+	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -15,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BridgeName is the bridge in the host that is a switch.
-const BridgeName = "br0"
+// bridge is the name of the segment's bridge in the host that is the switch.
+func (s segment) bridge() string { return fmt.Sprintf("br%d", s) }
 
 // End is one end of a wire: an interface that the wire makes in a host.
 type End struct {
@@ -71,6 +74,11 @@ func addAddresses(link netlink.Link, prefixes []netip.Prefix) error {
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
+		if p.Bits() == 128 {
+			// A VIP: the host's own packets are to have its own address as source,
+			// which of two of IPv6 is not the one that came first.
+			a.ValidLft, a.PreferedLft = math.MaxUint32, 0
+		}
 		if err := netlink.AddrAdd(link, a); err != nil {
 			return fmt.Errorf("add address %s: %w", p, err)
 		}
@@ -95,17 +103,23 @@ func completeChecksums(name string) error {
 	return nil
 }
 
-// addBridge makes a host a switch.
-func (l *Lab) addBridge(h *Host) error {
-	// The switch is no IP host: else its own neighbour discovery would be on the wire.
+// silence makes a host that is no IP host: else its own neighbour discovery
+// would be on the wire.
+func silence(h *Host) error {
 	silent := []sysctl{{"ipv6/conf/all/disable_ipv6", "1"}, {"ipv6/conf/default/disable_ipv6", "1"}}
+	if err := h.Do(func() error { return setSysctls(silent) }); err != nil {
+		return fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// addBridge makes a host the switch of a segment.
+func (l *Lab) addBridge(h *Host, s segment) error {
+	mac := MAC{0x02, 0, 0, 0, 0xff, byte(s)}
 	no := false
 	err := h.Do(func() error {
-		if err := setSysctls(silent); err != nil {
-			return err
-		}
 		bridge := &netlink.Bridge{
-			LinkAttrs:         netlink.LinkAttrs{Name: BridgeName, MTU: l.options.MTU, TxQLen: -1, HardwareAddr: switchMAC[:]},
+			LinkAttrs:         netlink.LinkAttrs{Name: s.bridge(), MTU: l.options.MTU, TxQLen: -1, HardwareAddr: mac[:]},
 			MulticastSnooping: &no,
 		}
 		if err := netlink.LinkAdd(bridge); err != nil {
@@ -115,18 +129,18 @@ func (l *Lab) addBridge(h *Host) error {
 	})
 	if err == nil {
 		// 0 is possible only without spanning tree, which is off by default.
-		err = os.WriteFile(h.Path("/sys/class/net/"+BridgeName+"/bridge/forward_delay"), []byte("0"), 0)
+		err = os.WriteFile(h.Path("/sys/class/net/"+s.bridge()+"/bridge/forward_delay"), []byte("0"), 0)
 	}
 	if err != nil {
-		return fmt.Errorf("host %s: bridge: %w", h.Name, err)
+		return fmt.Errorf("host %s: %s: %w", h.Name, s.bridge(), err)
 	}
 	return nil
 }
 
-// plug makes an interface of a switch a port of its bridge.
-func plug(h *Host, port string) error {
+// plug makes an interface of the switch a port of the segment's bridge.
+func plug(h *Host, port string, s segment) error {
 	err := h.Do(func() error {
-		bridge, err := netlink.LinkByName(BridgeName)
+		bridge, err := netlink.LinkByName(s.bridge())
 		if err != nil {
 			return err
 		}
@@ -168,4 +182,53 @@ func (h *Host) FaceXDP(interfaceName string) error {
 		return fmt.Errorf("host %s: attach the pass program to %s: %w", h.Name, interfaceName, err)
 	}
 	return nil
+}
+
+// meet has the host learn a neighbour's MAC address, at most 5 s.
+func (h *Host) meet(ctx context.Context, interfaceName string, neighbour netip.Addr) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		known := false
+		err := h.Do(func() (err error) {
+			known, err = seek(interfaceName, neighbour)
+			return err
+		})
+		if err != nil || known {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("host %s: %s does not tell its MAC address", h.Name, neighbour)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// seek tells whether the MAC address of a neighbour is known, and if not has the
+// kernel ask for it.
+func seek(interfaceName string, neighbour netip.Addr) (known bool, err error) {
+	link, err := netlink.LinkByName(interfaceName)
+	if err != nil {
+		return false, err
+	}
+	index, family := link.Attrs().Index, netlink.FAMILY_V4
+	if neighbour.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	list, err := netlink.NeighList(index, family)
+	if err != nil {
+		return false, fmt.Errorf("list neighbours: %w", err)
+	}
+	const valid = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT
+	for _, n := range list {
+		if n.IP.Equal(neighbour.AsSlice()) && n.State&valid != 0 {
+			return true, nil
+		}
+	}
+	err = netlink.NeighSet(&netlink.Neigh{LinkIndex: index, Family: family, IP: neighbour.AsSlice(), Flags: netlink.NTF_USE})
+	if err != nil {
+		return false, fmt.Errorf("ask for neighbour %s: %w", neighbour, err)
+	}
+	return false, nil
 }

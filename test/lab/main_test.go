@@ -73,6 +73,12 @@ type bed struct {
 // newBed builds topology dr and records all frames. Nothing of lvx runs yet.
 func newBed(t *testing.T, o lab.Options) *bed {
 	t.Helper()
+	return newBedOf(t, lab.DR, o)
+}
+
+// newBedOf is newBed for any topology.
+func newBedOf(t *testing.T, topology string, o lab.Options) *bed {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces")
 	}
@@ -80,7 +86,7 @@ func newBed(t *testing.T, o lab.Options) *bed {
 		t.Skip("-short: leaves out labs")
 	}
 	o.Self = lvxBinary
-	l, err := lab.BuildDR(t.Context(), o)
+	l, err := lab.Build(t.Context(), topology, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -166,8 +166,10 @@ func (k *talk) hearDatagram(text string) error {
 }
 
 // exchange sends data and reads it back, both at the same time.
-func (k *talk) exchange(data []byte) error {
-	_ = k.SetDeadline(time.Now().Add(4 * patience))
+func (k *talk) exchange(data []byte) error { return k.exchangeWithin(data, 4*patience) }
+
+func (k *talk) exchangeWithin(data []byte, limit time.Duration) error {
+	_ = k.SetDeadline(time.Now().Add(limit))
 	sent := make(chan error, 1)
 	go func() {
 		_, err := k.Write(data)

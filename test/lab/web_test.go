@@ -42,11 +42,7 @@ http {
 
 // TestNginxAndCurl puts Debian's own web server and client at the two ends.
 func TestNginxAndCurl(t *testing.T) {
-	for program, deb := range map[string]string{"nginx": "nginx-light", "curl": "curl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%s is missing: apt-get install %s (or: make deps)", program, deb)
-		}
-	}
+	needPrograms(t)
 	b := newBed(t, lab.Options{})
 	b.start(b.Host(lab.Director), "--interface", "eth0")
 	for _, family := range families {
@@ -57,17 +53,33 @@ func TestNginxAndCurl(t *testing.T) {
 			b.startNginx(h, v)
 			b.do("ipvsadm -a %s -r %s -g", v.option(), v.on(h))
 		}
-		answers := map[string]int{}
-		for range 20 {
-			answers[b.curl("http://"+v.String()+"/")]++
-		}
-		client := b.Host(lab.Client).Addr(family)
-		for _, h := range b.RealServers() {
-			if n := answers[fmt.Sprintf("%s %s\n", h.Name, client)]; n != 10 {
-				t.Errorf("family %d: answers of %s: %d of 20: %v", family, h.Name, n, answers)
-			}
-		}
+		b.checkNginx(v)
 		b.upAndDown(v)
+	}
+}
+
+// needPrograms skips where nginx or curl is missing.
+func needPrograms(t *testing.T) {
+	t.Helper()
+	for program, deb := range map[string]string{"nginx": "nginx-light", "curl": "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is missing: apt-get install %s (or: make deps)", program, deb)
+		}
+	}
+}
+
+// checkNginx asks twenty times: both real servers answer, and log the client.
+func (b *bed) checkNginx(v virtual) {
+	b.t.Helper()
+	answers := map[string]int{}
+	for range 20 {
+		answers[b.curl("http://"+v.String()+"/")]++
+	}
+	client := b.Host(lab.Client).Addr(v.family())
+	for _, h := range b.RealServers() {
+		if n := answers[fmt.Sprintf("%s %s\n", h.Name, client)]; n != 10 {
+			b.t.Errorf("%s, family %d: answers of %s: %d of 20: %v", b.Name, v.family(), h.Name, n, answers)
+		}
 	}
 }
 
