@@ -65,6 +65,8 @@ demo: build ## real requests through a real director, on this machine, in namesp
 	@$(MAKE) --no-print-directory deps PACKAGES='ca-certificates curl'
 	$(SUDO) bin/lvx lab demo --method dr --family 4
 	$(SUDO) bin/lvx lab demo --method dr --family 6
+	$(SUDO) bin/lvx lab demo --method nat
+	$(SUDO) bin/lvx lab demo --method tun
 
 # With JSON=1 nothing but JSON is written to stdout. RUN is a regular expression of cases.
 bench: ## what a packet costs, next to other programs: see docs/performance.md (takes minutes)

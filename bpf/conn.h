@@ -100,7 +100,8 @@ static __always_inline enum reason conn_judge(struct packet *p)
 	if (p->server->state != SERVER_LISTED && !p->flow.reply)
 		return REASON_SERVER_REMOVED;
 	p->service_id = p->server->service_id;
-	p->flow.direction = conn_direction(&p->flow, p->server);
+	p->method = *(volatile enum method *)&p->server->method;
+	p->flow.direction = conn_direction(p);
 	p->known = 1;
 	return REASON_UNDECIDED;
 }

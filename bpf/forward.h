@@ -30,7 +30,7 @@ static __always_inline enum reason forward_vlan(struct packet *p, __u16 want)
 /* The way of a reply to its client. */
 static __always_inline enum reason forward_back(struct packet *p)
 {
-	enum reason r = way_back(p->ctx, &p->flow, &p->way);
+	enum reason r = way_back(p->ctx, &p->flow, &p->way, p->ip_bytes);
 
 	if (r)
 		return r;
@@ -54,10 +54,12 @@ static __always_inline enum reason forward_there(struct packet *p)
 	case HOP_READY:
 		break;
 	case HOP_ROUTED:
-		if (p->server->method != METHOD_DR)
+		if (p->method != METHOD_DR)
 			break;
 		return REASON_OFF_LINK;
 	case HOP_LOCAL:
+		if (p->method == METHOD_NAT)
+			return REASON_NO_ROUTE; /* its own stack would answer as somebody else */
 		p->out_ifindex = 0;
 		return REASON_UNDECIDED;
 	case HOP_OFF_LINK:
@@ -69,7 +71,7 @@ static __always_inline enum reason forward_there(struct packet *p)
 	}
 	if (p->ip_bytes > hop->mtu)
 		return REASON_TOO_BIG;
-	if (p->server->method == METHOD_TUN) {
+	if (p->method == METHOD_TUN) {
 		enum reason r = encap_check(p->server, hop, p->ip_bytes);
 
 		if (r)
@@ -90,8 +92,10 @@ static __always_inline enum reason forward_route(struct packet *p)
 {
 	enum reason r = p->flow.reply ? forward_back(p) : forward_there(p);
 
-	if (!r && p->server->method == METHOD_NAT)
+	if (!r && p->method == METHOD_NAT)
 		r = rewrite_check(p);
+	if (!r && p->method == METHOD_NAT && !p->known)
+		way_seek_early(p->ctx, &p->flow);
 	return r;
 }
 
@@ -114,7 +118,8 @@ static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 
 static __always_inline void forward_count(struct packet *p)
 {
-	forward_add(&service_stats, p->service_id, p);
+	if (!p->flow.reply || p->server->state == SERVER_LISTED) /* else the id may be another's */
+		forward_add(&service_stats, p->service_id, p);
 	forward_add(&server_stats, p->flow.server_id, p);
 }
 
@@ -146,9 +151,9 @@ static __always_inline enum reason forward_rewrite(struct packet *p)
 {
 	enum reason r = REASON_UNDECIDED;
 
-	if (p->server->method == METHOD_TUN)
+	if (p->method == METHOD_TUN)
 		return forward_tun(p);
-	if (p->server->method == METHOD_NAT)
+	if (p->method == METHOD_NAT)
 		r = p->flow.icmp ? icmp_rewrite(p) : rewrite_packet(p);
 	if (r)
 		return r;

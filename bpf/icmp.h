@@ -67,7 +67,8 @@ static __always_inline void icmp_addr(struct addr *to, void *ip, bool six, bool 
  * The packet inside went the other way. Who sent it gets the error; and of nat's real
  * servers those alone are heard that the packet went to.
  */
-static __always_inline enum reason icmp_inside(struct flow *f, bool six, void *icmp, void *end)
+static __always_inline enum reason icmp_inside(struct flow *f, bool six, void *icmp, void *end,
+					       __u64 bytes)
 {
 	void *ip = icmp + ICMP_HEADER;
 	struct addr sender;
@@ -79,7 +80,8 @@ static __always_inline enum reason icmp_inside(struct flow *f, bool six, void *i
 		return REASON_NOT_OURS;
 	header = icmp_header(ip, end, six, &protocol);
 	ports = ip + header;
-	if (!header || (void *)(ports + 2) > end)
+	if (!header || (void *)(ports + 2) > end ||
+	    ICMP_HEADER + header + 2 * sizeof(*ports) > bytes)
 		return REASON_NOT_OURS;
 	icmp_addr(&sender, ip, six, true);
 	if (!addr_equal(&sender, &f->key.vip))
@@ -94,19 +96,28 @@ static __always_inline enum reason icmp_inside(struct flow *f, bool six, void *i
 	return REASON_UNDECIDED;
 }
 
-/* Global, so that the verifier looks at it once. */
-__noinline int icmp_turn(struct xdp_md *ctx, struct flow *f, __u64 at)
+/*
+ * The message has so many bytes, and the frame perhaps more. Global, so that the verifier
+ * looks at it once.
+ */
+__noinline int icmp_turn(struct xdp_md *ctx, struct flow *f, __u64 at, __u64 bytes)
 {
 	void *icmp = packet_place(ctx, at), *end = (void *)(long)ctx->data_end;
 
 	if (!f)
 		return REASON_INTERNAL;
-	return f->six ? icmp_inside(f, true, icmp, end) : icmp_inside(f, false, icmp, end);
+	return f->six ? icmp_inside(f, true, icmp, end, bytes)
+		      : icmp_inside(f, false, icmp, end, bytes);
 }
 
 static __always_inline enum reason icmp_parse(struct packet *p)
 {
-	return p->flow.icmp ? icmp_turn(p->ctx, &p->flow, p->transport_at) : REASON_UNDECIDED;
+	__u64 end = p->ip_at + p->ip_bytes;
+
+	if (!p->flow.icmp)
+		return REASON_UNDECIDED;
+	return icmp_turn(p->ctx, &p->flow, p->transport_at,
+			 end > p->transport_at ? end - p->transport_at : 0);
 }
 
 /* Swaps a checksum for its next, and returns what a sum over it changes by. */

@@ -37,7 +37,7 @@ static __always_inline enum reason open(struct packet *p)
 		r = forward_route(p);
 	if (r)
 		return r;
-	p->flow.direction = conn_direction(&p->flow, p->server);
+	p->flow.direction = conn_direction(p);
 	r = conn_opens(p) ? conn_make(p, conn_next(&p->flow, STATE_NONE)) : REASON_TABLE_FULL;
 	return r == REASON_TABLE_FULL ? sched_stateless(p) : r;
 }

@@ -135,11 +135,12 @@ struct packet {
 	__u64 ip_at;	    /* where its header is in the frame, */
 	__u64 transport_at; /* and that of TCP or UDP: packet_place */
 	__u32 ip_bytes;	    /* length of the IP packet */
-	enum reason refuse; /* what to leave with, should the packet be ours */
+	__u8 refuse;	    /* enum reason: what to leave with, should the packet be ours */
 	__u8 tags;
 
 	/* Stages 2 to 4: */
 	__u8 known;	/* 1: of a live connection */
+	__u8 method;	/* enum method of the real server, read once: it may be changed */
 	__u8 ring;	/* 1: the service goes by its ring: it had no room for a connection */
 	__u8 stateless; /* 1: the packet is forwarded without a connection */
 	__u32 service_id;
@@ -231,8 +232,9 @@ static __always_inline bool packet_for_us(struct packet *p)
 /* The number of an address in `vips`. internal/dataplane/address.go has the same. */
 static __always_inline __u64 packet_number(const struct addr *a, enum glance role)
 {
-	return (*addr_half(a, 0) * VIP_FACTOR ^ *addr_half(a, 1)) |
-	       role; /* neither VIP_NONE nor VIP_SEVERAL */
+	__u64 number = (*addr_half(a, 0) + role) * VIP_FACTOR ^ *addr_half(a, 1);
+
+	return number > VIP_SEVERAL ? number : number + 2; /* which VIP_NONE is neither */
 }
 
 /*

@@ -81,7 +81,25 @@ static __always_inline enum reason reply_find(struct packet *p)
 	id = conn_server(p->flow.seen);
 	p->server = bpf_map_lookup_elem(&real_servers, &id);
 	r = conn_judge(p);
-	return r || p->known ? r : REASON_NOT_OURS;
+	if (!r && (!p->known || p->method != METHOD_NAT))
+		return REASON_NOT_OURS;
+	return r;
+}
+
+/*
+ * Does a new flow come from where replies do, or from a service? Nobody asks from there:
+ * whoever forged it has two servers answer each other for ever. Global as above.
+ */
+__noinline int reply_forged(struct flow *f)
+{
+	struct service_key from = {};
+
+	if (!f)
+		return true;
+	from.vip = f->key.client;
+	from.port = f->key.client_port;
+	from.protocol = f->key.protocol;
+	return bpf_map_lookup_elem(&backends, &from) || bpf_map_lookup_elem(&service_ids, &from);
 }
 
 /*
@@ -114,7 +132,8 @@ __noinline int reply_taken(struct flow *f)
 
 /*
  * May the packet open a connection with its real server? Not if its client has one
- * with it from the same port, by another service: replies of both would look alike.
+ * with it from the same port, by another service: replies of both would look alike; nor
+ * if it is forged.
  */
 static __always_inline enum reason reply_free(struct packet *p)
 {
@@ -122,8 +141,10 @@ static __always_inline enum reason reply_free(struct packet *p)
 	__u32 place = p->flow.place;
 	enum reason r;
 
-	if (p->server->method != METHOD_NAT)
+	if (p->method != METHOD_NAT)
 		return REASON_UNDECIDED;
+	if (reply_forged(&p->flow))
+		return REASON_TUPLE_TAKEN;
 	r = reply_taken(&p->flow);
 	p->flow.hash = hash; /* what conn_find left for conn_make */
 	p->flow.seen = seen;

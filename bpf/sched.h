@@ -146,7 +146,10 @@ static __always_inline enum reason sched_pick(struct packet *p)
 		p->flow.server_id = seat->real_server;
 	}
 	p->server = bpf_map_lookup_elem(&real_servers, &p->flow.server_id);
-	return p->server ? REASON_UNDECIDED : REASON_INTERNAL;
+	if (!p->server)
+		return REASON_INTERNAL;
+	p->method = *(volatile enum method *)&p->server->method;
+	return REASON_UNDECIDED;
 }
 
 /*
@@ -162,7 +165,7 @@ static __always_inline enum reason sched_stateless(struct packet *p)
 	__u64 *stands = bpf_map_lookup_elem(&stateless, &p->service_id);
 
 	if (!stands || (!p->pool->ring && !sched_hashes(p->pool)) ||
-	    p->server->method == METHOD_NAT) /* whose replies need a connection */
+	    p->method == METHOD_NAT) /* whose replies need a connection */
 		return REASON_TABLE_FULL;
 	p->stateless = p->ring;
 	if (conn_opens(p) && *stands != until)

@@ -105,11 +105,11 @@ static const __u8 tcp_next[3][4][STATE_MAX] = {
 /* clang-format on */
 
 /* Which packets of its connection pass us: all if its replies do. */
-static __always_inline enum direction conn_direction(struct flow *f, struct real_server *server)
+static __always_inline enum direction conn_direction(struct packet *p)
 {
-	if (f->reply)
+	if (p->flow.reply)
 		return DIRECTION_BACK;
-	return server->method == METHOD_NAT ? DIRECTION_THERE : DIRECTION_ONLY;
+	return p->method == METHOD_NAT ? DIRECTION_THERE : DIRECTION_ONLY;
 }
 
 /* UDP: what a real server says does not tell that its client is there. */
@@ -201,6 +201,15 @@ static __always_inline __u32 conn_expires(__u64 now, __u32 timeout)
 }
 
 /*
+ * Does a UDP flow that is new stay as it is? By when it ends one knows in which tick its
+ * client was heard of; so a reply puts that off only if half of the time is over.
+ */
+static __always_inline bool conn_waits(struct flow *f, __u32 later, __u32 timeout)
+{
+	return f->reply ? later < timeout / 2 : later == 0;
+}
+
+/*
  * The word of a connection after the packet: seen is the word before. A UDP flow
  * that is heard of in a second tick is no longer new.
  */
@@ -210,7 +219,7 @@ static __always_inline __u64 conn_after(struct flow *f, __u64 seen)
 	__u32 timeout = conn_timeout(is);
 	__u32 expires = conn_expires(f->now, timeout);
 
-	if (was == STATE_UDP_NEW && !f->reply && expires == (__u32)seen)
+	if (was == STATE_UDP_NEW && conn_waits(f, expires - (__u32)seen, timeout))
 		return seen;
 	if (is == was && expires - (__u32)seen <= conn_slack(timeout))
 		return seen;

@@ -4,7 +4,10 @@
  * know more than where the request came from.
  *
  * way_back  reads the routes, the neighbours and `exits`; writes `sought`; leaves with
- *           NO_NEIGHBOUR, NO_ROUTE or NOT_FORWARDING.
+ *           NOT_OURS (to the director itself), NO_NEIGHBOUR, NO_ROUTE, TOO_BIG or
+ *           NOT_FORWARDING.
+ * way_seek_early  the same for a flow that opens, so that the MAC address is known when
+ *           its first reply comes. Leaves with nothing.
  */
 #pragma once
 
@@ -27,8 +30,10 @@ static __always_inline void way_seek(const struct addr *to, __u32 ifindex)
 }
 
 /* Asks for the way from the VIP to the client; the kernel writes the answer over the question. */
-static __always_inline long way_ask(struct xdp_md *ctx, struct flow *f, struct bpf_fib_lookup *way)
+static __always_inline long way_ask(struct xdp_md *ctx, struct flow *f, struct bpf_fib_lookup *way,
+				    __u64 bytes)
 {
+	way->tot_len = bytes; /* for a route's MTU; 0: not asked for */
 	way->ifindex = ctx->ingress_ifindex;
 	way->l4_protocol = f->key.protocol;
 	if (f->six) {
@@ -43,12 +48,12 @@ static __always_inline long way_ask(struct xdp_md *ctx, struct flow *f, struct b
 	return bpf_fib_lookup(ctx, way, sizeof(*way), 0);
 }
 
-/* Whose MAC address lacks is in the answer: the client's, or a router's. */
-static __always_inline void way_missing(struct flow *f, struct bpf_fib_lookup *way)
+/* Whose MAC address lacks is in the answer: the client's, or a router's, of either family. */
+static __always_inline void way_missing(struct bpf_fib_lookup *way)
 {
 	struct addr to;
 
-	if (f->six)
+	if (way->family == WAY_INET6)
 		__builtin_memcpy(&to, way->ipv6_dst, sizeof(to));
 	else
 		addr_from_v4(&to, way->ipv4_dst);
@@ -71,13 +76,17 @@ static __always_inline enum reason way_reason(long answer)
 		return REASON_NOT_FORWARDING;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		return REASON_NO_NEIGHBOUR;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		return REASON_TOO_BIG;
+	case BPF_FIB_LKUP_RET_NOT_FWDED:
+		return REASON_NOT_OURS; /* to the director itself, or to no single host */
 	default:
 		return REASON_NO_ROUTE;
 	}
 }
 
 /* Global, so that the verifier looks at it once, and for the stack. */
-__noinline int way_back(struct xdp_md *ctx, struct flow *f, struct way *out)
+__noinline int way_back(struct xdp_md *ctx, struct flow *f, struct way *out, __u64 bytes)
 {
 	struct bpf_fib_lookup way = {};
 	struct exit *exit;
@@ -86,9 +95,9 @@ __noinline int way_back(struct xdp_md *ctx, struct flow *f, struct way *out)
 
 	if (!f || !out)
 		return REASON_INTERNAL;
-	r = way_reason(way_ask(ctx, f, &way));
+	r = way_reason(way_ask(ctx, f, &way, bytes));
 	if (r == REASON_NO_NEIGHBOUR)
-		way_missing(f, &way);
+		way_missing(&way);
 	if (r)
 		return r;
 	index = way.ifindex;
@@ -101,4 +110,12 @@ __noinline int way_back(struct xdp_md *ctx, struct flow *f, struct way *out)
 	out->out_vlan = exit->vlan;
 	out->out_mtu = exit->mtu;
 	return REASON_UNDECIDED;
+}
+
+/* Its own stack, not the stages'. */
+__noinline int way_seek_early(struct xdp_md *ctx, struct flow *f)
+{
+	struct way unused = {};
+
+	return f ? way_back(ctx, f, &unused, 0) : REASON_INTERNAL;
 }

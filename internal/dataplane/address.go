@@ -49,7 +49,11 @@ func (t *vipTable) roles(addr netip.Addr) (roles uint32) {
 func (c concern) number() uint64 {
 	bytes := c.addr.As16()
 	high, low := binary.LittleEndian.Uint64(bytes[:8]), binary.LittleEndian.Uint64(bytes[8:])
-	return high*uint64(bpfGlanceVIP_FACTOR) ^ low | uint64(c.role)
+	number := (high+uint64(c.role))*uint64(bpfGlanceVIP_FACTOR) ^ low
+	if number <= uint64(bpfGlanceVIP_SEVERAL) {
+		number += 2
+	}
+	return number
 }
 
 // vipPlace returns its place.
@@ -70,6 +74,9 @@ func (p *Plane) addAddress(c concern, u *undo) error {
 	}
 	if p.noteAddress(c) {
 		p.storePlace(p.vipPlace(c), c)
+		if c.role == bpfGlanceVIP_DESTINATION {
+			p.hops.avoid(c.addr)
+		}
 	}
 	u.add(func() { p.table.departed = true })
 	return nil

@@ -53,59 +53,70 @@ func addressOf(addrPort string) string { return netip.MustParseAddrPort(addrPort
 func TestICMPErrors(t *testing.T) {
 	for _, method := range []lvs.Method{lvs.DR, lvs.NAT} {
 		for _, family := range []int{4, 6} {
-			for name, c := range map[string]struct {
-				udp  bool
-				keep int // bytes of the packet that the error has, of TCP or UDP
-			}{
-				"TCP": {false, 1000}, "TCP, 8 bytes": {false, 8}, "TCP, 16 bytes": {false, 16}, "TCP, 18 bytes": {false, 18},
-				"UDP": {true, 1000}, "UDP, 8 bytes": {true, 8},
-			} {
-				t.Run(fmt.Sprintf("%s, IPv%d, %s", method, family, name), func(t *testing.T) {
-					r := newRig(t)
-					r.outside()
-					a := natClients[family]
-					server := lvs.RealServer{Address: netip.MustParseAddrPort(a.server), Method: method, Weight: 1}
-					protocol := "tcp "
-					if c.udp {
-						protocol = "udp "
-					}
-					if method == lvs.DR {
-						server.Address = netip.AddrPortFrom(server.Address.Addr(), 80)
-					}
+			t.Run(fmt.Sprintf("%s, IPv%d", method, family), func(t *testing.T) {
+				r := newRig(t)
+				r.outside()
+				a := natClients[family]
+				server := lvs.RealServer{Address: netip.MustParseAddrPort(a.server), Method: method, Weight: 1}
+				if method == lvs.DR {
+					server.Address = netip.AddrPortFrom(server.Address.Addr(), 80)
+				}
+				for _, protocol := range []string{"tcp ", "udp "} {
 					r.service(protocol+a.vip, lvs.RR, server)
-					r.send(frame{client: a.client, vip: a.vip, udp: c.udp}.bytes(t))
-					before := r.connections()
-					r.now += 10 * time.Second
-
-					// The packet that was too big, as the client's side and as the real server's has it.
-					sent := frame{client: a.vip, vip: a.client, udp: c.udp, flags: "A", payload: 333}
-					meant := sent
-					if method == lvs.NAT {
-						meant.client = a.server
-					}
-					header := map[int]int{4: 20, 6: 40}[family]
-					cut := func(f frame) []byte {
-						packet := f.bytes(t)[14:]
-						return packet[:min(len(packet), header+c.keep)]
-					}
-					to := addressOf(a.vip)
-					verdict, out := r.send(icmpFrame(t, routers[family], to, tooBig[family], cut(sent), directorMAC))
-					if verdict != xdpTX {
-						t.Fatalf("verdict %d, reasons %v", verdict, r.reasons())
-					}
-					ttl := byte(64)
-					if method == lvs.NAT {
-						to, ttl = addressOf(a.server), 63
-					}
-					r.wantBytes(out, hops(icmpFrame(t, routers[family], to, tooBig[family], cut(meant), serverMAC), ttl, directorMAC))
-					after := r.connections()
-					if len(after) != 1 || after[0].State != before[0].State || after[0].Expires > before[0].Expires-lvs.Duration(8*time.Second) {
-						t.Errorf("the connection was %+v and is %+v", before, after)
-					}
-				})
-			}
+				}
+				// So many bytes of TCP or UDP the error has.
+				for _, keep := range []int{1000, 18, 16, 8} {
+					r.wantError(method, family, false, keep)
+				}
+				for _, keep := range []int{1000, 8} {
+					r.wantError(method, family, true, keep)
+				}
+			})
 		}
 	}
+}
+
+// wantError sends an error about a packet of a new connection.
+func (r *rig) wantError(method lvs.Method, family int, udp bool, keep int) {
+	r.t.Helper()
+	a := natClients[family]
+	r.send(frame{client: a.client, vip: a.vip, udp: udp}.bytes(r.t))
+	before := r.connections()
+	r.now += 10 * time.Second
+
+	// The packet that was too big, as the client's side and as the real server's has it.
+	sent := frame{client: a.vip, vip: a.client, udp: udp, flags: "A", payload: 333}
+	meant := sent
+	to, ttl := addressOf(a.vip), byte(64)
+	if method == lvs.NAT {
+		meant.client, ttl = a.server, 63
+	}
+	verdict, out := r.send(icmpFrame(r.t, routers[family], to, tooBig[family], cut(r.t, sent, keep), directorMAC))
+	if verdict != xdpTX {
+		r.t.Fatalf("%d bytes: verdict %d, reasons %v", keep, verdict, r.reasons())
+	}
+	if method == lvs.NAT {
+		to = addressOf(a.server)
+	}
+	r.wantBytes(out, hops(icmpFrame(r.t, routers[family], to, tooBig[family], cut(r.t, meant, keep), serverMAC), ttl, directorMAC))
+	after := r.connections()
+	if len(after) != 1 || after[0].State != before[0].State || after[0].Expires > before[0].Expires-lvs.Duration(8*time.Second) {
+		r.t.Errorf("%d bytes: the connection was %+v and is %+v", keep, before, after)
+	}
+	if _, err := r.Flush(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// cut returns a packet with so many bytes behind its IP header.
+func cut(t testing.TB, f frame, keep int) []byte {
+	t.Helper()
+	packet := f.bytes(t)[14:]
+	header := 20
+	if packet[0]>>4 == 6 {
+		header = 40
+	}
+	return packet[:min(len(packet), header+keep)]
 }
 
 // An error from nat's real server about its client's packet comes back as one from the VIP.
@@ -121,18 +132,13 @@ func TestICMPErrorsBack(t *testing.T) {
 				r.send(sent.bytes(t))
 				got := sent
 				got.vip = a.server
-				header := map[int]int{4: 20, 6: 40}[family]
-				cut := func(f frame) []byte {
-					packet := f.bytes(t)[14:]
-					return packet[:min(len(packet), header+keep)]
-				}
 				unreachable := map[int]uint16{4: 3<<8 | 3, 6: 1<<8 | 4}[family]
 				client := addressOf(a.client)
-				verdict, out := r.send(icmpFrame(t, addressOf(a.server), client, unreachable, cut(got), directorMAC))
+				verdict, out := r.send(icmpFrame(t, addressOf(a.server), client, unreachable, cut(t, got, keep), directorMAC))
 				if verdict != xdpRedirect {
 					t.Fatalf("verdict %d, reasons %v", verdict, r.reasons())
 				}
-				r.wantBytes(out, hops(icmpFrame(t, addressOf(a.vip), client, unreachable, cut(sent), clientMAC), 63, outMAC))
+				r.wantBytes(out, hops(icmpFrame(t, addressOf(a.vip), client, unreachable, cut(t, sent, keep), clientMAC), 63, outMAC))
 			})
 		}
 	}

@@ -3,11 +3,13 @@
 package dataplane
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,7 +142,7 @@ func TestNATPackets(t *testing.T) {
 	}
 	extension := []gopacket.SerializableLayer{gopacket.Payload([]byte{6, 0, 1, 4, 0, 0, 0, 0})}
 	extensionUDP := []gopacket.SerializableLayer{gopacket.Payload([]byte{17, 0, 1, 4, 0, 0, 0, 0})}
-	for name, f := range map[string]frame{
+	cases := map[string]frame{
 		"SYN":                 {},
 		"SYN with options":    {mutateTCP: mss},
 		"data":                {flags: "A", payload: 1000},
@@ -155,50 +157,56 @@ func TestNATPackets(t *testing.T) {
 		"UDP, empty":          {udp: true},
 		"UDP, no checksum":    {udp: true, payload: 20, raw: noChecksum(20)},
 		"UDP behind a header": {udp: true, payload: 20, extensions: extensionUDP, next: layers.IPProtocolIPv6Destination},
-	} {
-		for _, family := range []int{4, 6} {
-			if family == 4 && f.extensions != nil || family == 6 && (f.mutateIP4 != nil || f.raw != nil) {
-				continue
+	}
+	for _, family := range []int{4, 6} {
+		t.Run(fmt.Sprintf("IPv%d", family), func(t *testing.T) {
+			r := newRig(t)
+			r.outside()
+			a := natClients[family]
+			r.service("tcp "+a.vip, lvs.RR, natServer(a.server, 1))
+			r.service("udp "+a.vip, lvs.RR, natServer(a.server, 1))
+			for name, f := range cases {
+				if family == 4 && f.extensions == nil || family == 6 && f.mutateIP4 == nil && f.raw == nil {
+					r.bothWays(name, family, f)
+				}
 			}
-			t.Run(fmt.Sprintf("%s, IPv%d", name, family), func(t *testing.T) { natBothWays(t, family, f) })
-		}
+		})
 	}
 }
 
-func natBothWays(t *testing.T, family int, f frame) {
-	r := newRig(t)
-	r.outside()
+// bothWays sends a packet of a connection of its own there, and the same back.
+func (r *rig) bothWays(name string, family int, f frame) {
+	r.t.Helper()
 	a := natClients[family]
-	protocol := "tcp "
-	if f.udp {
-		protocol = "udp "
-	}
-	key := r.service(protocol+a.vip, lvs.RR, natServer(a.server, 1))
+	client := netip.MustParseAddrPort(a.client)
+	a.client = netip.AddrPortFrom(client.Addr(), uint16(1000+len(r.connections()))).String()
 	open := frame{client: a.client, vip: a.vip, udp: f.udp}
-	if verdict, _ := r.send(open.bytes(t)); verdict != xdpTX {
-		t.Fatalf("opening it: verdict %d, reasons %v", verdict, r.reasons())
+	if verdict, _ := r.send(open.bytes(r.t)); verdict != xdpTX {
+		r.t.Fatalf("%s: opening it: verdict %d, reasons %v", name, verdict, r.reasons())
 	}
+	key := parseKey(map[bool]string{false: "tcp ", true: "udp "}[f.udp] + a.vip)
+	before := r.status(key, a.server).Stats
 
 	f.client, f.vip = a.client, a.vip
 	there := f
 	there.vip, there.to = a.server, serverMAC
-	verdict, out := r.send(f.bytes(t))
+	verdict, out := r.send(f.bytes(r.t))
 	if verdict != xdpTX {
-		t.Errorf("there: verdict %d, reasons %v", verdict, r.reasons())
+		r.t.Errorf("%s: there: verdict %d, reasons %v", name, verdict, r.reasons())
 	}
-	r.wantBytes(out, hops(there.bytes(t), 63, directorMAC))
+	r.wantBytes(out, hops(there.bytes(r.t), 63, directorMAC))
 
 	f.client, f.vip = a.server, a.client
 	back := f
 	back.client, back.to, back.vlans = a.vip, clientMAC, nil
-	verdict, out = r.send(f.bytes(t))
+	verdict, out = r.send(f.bytes(r.t))
 	if verdict != xdpRedirect {
-		t.Errorf("back: verdict %d, reasons %v", verdict, r.reasons())
+		r.t.Errorf("%s: back: verdict %d, reasons %v", name, verdict, r.reasons())
 	}
-	r.wantBytes(out, hops(back.bytes(t), 63, outMAC))
+	r.wantBytes(out, hops(back.bytes(r.t), 63, outMAC))
 	s := r.status(key, a.server).Stats
-	if s.InPackets != 2 || s.OutPackets != 1 || s.Connections != 1 || s.OutBytes == 0 {
-		t.Errorf("statistics %+v", s)
+	if s.InPackets != before.InPackets+1 || s.OutPackets != before.OutPackets+1 || s.Connections != before.Connections || s.OutBytes <= before.OutBytes {
+		r.t.Errorf("%s: statistics %+v, before %+v", name, s, before)
 	}
 }
 
@@ -309,6 +317,8 @@ func TestNATRepliesDoNotEstablishUDP(t *testing.T) {
 	if got := state(); got != bpfConnStateSTATE_UDP_NEW {
 		t.Errorf("state %d after replies", got)
 	}
+	r.now += 3 * time.Minute
+	r.send(frame{client: a.server, vip: a.client, udp: true, payload: 4}.bytes(t))
 	if left := time.Duration(r.connections()[0].Expires); left != 5*time.Minute {
 		t.Errorf("idle time %v after replies", left)
 	}
@@ -335,6 +345,7 @@ func TestNATRefusals(t *testing.T) {
 	for _, client := range []string{a.client, a.stranger} {
 		r.send(frame{client: client, vip: a.vip}.bytes(t))
 	}
+	r.wantSought(a.stranger, link) // before its first reply
 	if verdict, _ := r.send(frame{client: a.server, vip: a.client, flags: "SA", mutateIP4: last}.bytes(t)); verdict != xdpDrop || r.reasons()["TTL_EXPIRED"] != 2 {
 		t.Errorf("a reply's last hop: verdict %d, reasons %v", verdict, r.reasons())
 	}
@@ -363,12 +374,21 @@ func TestNATRefusals(t *testing.T) {
 func (r *rig) wantSought(client string, link netlink.Link) {
 	r.t.Helper()
 	asked := make(chan netip.Addr, 1)
-	ctx := r.t.Context()
-	go r.soughtLoop(ctx, func(addr netip.Addr, index int) {
-		if index == link.Attrs().Index {
-			asked <- addr
-		}
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		r.soughtLoop(ctx, func(addr netip.Addr, index int) {
+			if index != link.Attrs().Index {
+				return
+			}
+			select {
+			case asked <- addr:
+			default: // one is enough
+			}
+		})
 	})
+	defer reader.Wait() // or it takes what the next one waits for
+	defer cancel()
 	select {
 	case addr := <-asked:
 		if addr != netip.MustParseAddrPort(client).Addr() {
@@ -506,5 +526,55 @@ func TestNATTooManyServices(t *testing.T) {
 	t.Log(err)
 	if repaired, err := r.Repair(); len(repaired) > 0 || err != nil {
 		t.Errorf("repaired %q %v", repaired, err)
+	}
+}
+
+// Nobody asks from where replies come from, or from a service: forged, it would have two
+// servers answer each other. And what the director itself asked is the kernel's.
+func TestNATForgedSources(t *testing.T) {
+	r := newRig(t)
+	r.outside()
+	for _, protocol := range []string{"tcp", "udp"} {
+		r.service(protocol+" 198.51.100.1:80", lvs.RR, natServer("10.0.0.1:8080", 1), natServer("10.0.0.2:8080", 1))
+	}
+	for _, udp := range []bool{false, true} {
+		for _, from := range []string{"198.51.100.1:80", "10.0.0.1:8080", "10.0.0.2:8080"} {
+			if verdict, _ := r.send(frame{client: from, vip: "198.51.100.1:80", udp: udp}.bytes(t)); verdict != xdpDrop {
+				t.Errorf("from %s: verdict %d, reasons %v", from, verdict, r.reasons())
+			}
+		}
+	}
+	if n := len(r.connections()); n != 0 || r.reasons()["TUPLE_TAKEN"] != 6 {
+		t.Errorf("%d connections, reasons %v", n, r.reasons())
+	}
+	r.send(frame{client: "192.0.2.1:5000", vip: "198.51.100.1:80"}.bytes(t)) // forged: the director's own address
+	own := frame{client: "10.0.0.1:8080", vip: "192.0.2.1:5000", flags: "SA"}.bytes(t)
+	verdict, out := r.send(own)
+	if verdict != xdpPass {
+		t.Errorf("a reply to the director itself: verdict %d, reasons %v", verdict, r.reasons())
+	}
+	r.wantBytes(out, own)
+}
+
+// A route's MTU counts for replies as it does for the kernel's own forwarding, if it is
+// locked; and the director itself cannot be a real server of nat.
+func TestNATWays(t *testing.T) {
+	r := newRig(t)
+	link := r.outside()
+	a := natClients[4]
+	r.service("tcp "+a.vip, lvs.RR, natServer(a.server, 1))
+	r.send(frame{client: a.client, vip: a.vip}.bytes(t))
+	narrow := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IP{192, 0, 2, 9}, Mask: net.CIDRMask(32, 32)}, MTU: 1280, MTULock: true}
+	if err := netlink.RouteAdd(narrow); err != nil {
+		t.Fatal(err)
+	}
+	for payload, want := range map[int]uint32{1240: xdpRedirect, 1241: xdpDrop} {
+		if verdict, _ := r.send(frame{client: a.server, vip: a.client, flags: "A", payload: payload}.bytes(t)); verdict != want {
+			t.Errorf("%d bytes: verdict %d, reasons %v", 40+payload, verdict, r.reasons())
+		}
+	}
+	r.hop(netip.MustParseAddr("10.0.0.1"), path{state: bpfHopStateHOP_LOCAL})
+	if verdict, _ := r.send(frame{client: "192.0.2.9:41000", vip: a.vip}.bytes(t)); verdict != xdpDrop || r.reasons()["NO_ROUTE"] != 1 || len(r.connections()) != 1 {
+		t.Errorf("to itself: verdict %d, reasons %v, %d connections", verdict, r.reasons(), len(r.connections()))
 	}
 }

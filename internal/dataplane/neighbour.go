@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -129,8 +130,8 @@ func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 	if route.MTU > 0 {
 		p.mtu = min(p.mtu, route.MTU)
 	}
-	if source, valid := netip.AddrFromSlice(route.Src); valid {
-		p.source = source.Unmap()
+	if p.source, err = t.source(route); err != nil {
+		return path{}, err
 	}
 	if err := t.plane.ports.know(p.ifindex); err != nil {
 		return path{}, err
@@ -146,6 +147,48 @@ func (t *hopTable) look(addr netip.Addr, h *hop) (path, error) {
 		p.state = bpfHopStateHOP_ROUTED
 	}
 	return p, nil
+}
+
+// source returns our own address on the way: the one that the kernel would take, unless
+// that is a VIP. Real servers have it too, and the other director may be its next owner.
+func (t *hopTable) source(route netlink.Route) (netip.Addr, error) {
+	first, _ := netip.AddrFromSlice(route.Src)
+	if first = first.Unmap(); !first.IsValid() || !t.isVIP(first) {
+		return first, nil
+	}
+	link, err := t.handle.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return first, fmt.Errorf("interface %d: %w", route.LinkIndex, err)
+	}
+	addrs, err := t.handle.AddrList(link, family(first))
+	if err != nil {
+		return first, fmt.Errorf("list the addresses of %s: %w", link.Attrs().Name, err)
+	}
+	for _, a := range addrs {
+		addr, _ := netip.AddrFromSlice(a.IP)
+		if addr = addr.Unmap(); addr.IsValid() && a.Scope == unix.RT_SCOPE_UNIVERSE && !t.isVIP(addr) {
+			return addr, nil
+		}
+	}
+	return netip.Addr{}, nil // NO_ROUTE, for tun
+}
+
+// isVIP tells whether packets look for the address as a destination.
+func (t *hopTable) isVIP(addr netip.Addr) bool {
+	var roles uint32
+	return t.plane.objects.Addresses.Lookup(encodeAddr(addr), &roles) == nil && roles&uint32(bpfGlanceVIP_DESTINATION) != 0
+}
+
+// avoid looks again for the next hops that an address was the source on the way to, which
+// is a VIP from now on.
+func (t *hopTable) avoid(vip netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for addr, h := range t.hops {
+		if h.seen.source == vip {
+			t.refresh(addr, h)
+		}
+	}
 }
 
 // neighbourOf returns whose MAC address frames for an address need: its own, or that of
@@ -195,8 +238,8 @@ func (t *hopTable) port(index int) (path, error) {
 		return path{}, err
 	}
 	t.ports = ports
-	if _, err := t.storeExits(); err != nil {
-		return path{}, err
+	if _, err := t.storeExits(); err != nil { // replies lack it, but packets to real servers do not
+		t.plane.log.Warn("write how frames leave", "err", err)
 	}
 	if p, known := ports[index]; known {
 		return p, nil
@@ -490,6 +533,36 @@ func (t *hopTable) beat(n int) {
 	}
 	if n%30 == 0 {
 		t.refreshAll()
+	}
+	if n%routersBeat == 1 && atomic.LoadUint64(&t.plane.arrays.uses.items[0].Nat) != 0 {
+		t.confirmRouters()
+	}
+}
+
+// routersBeat is how often, in seconds, the kernel is to ask whether its routers are still
+// where they were: the packets of replies do not tell it that anybody uses them.
+const routersBeat = 10
+
+// confirmRouters has the kernel ask for the routers of all routes: replies go by them.
+func (t *hopTable) confirmRouters() {
+	type router struct {
+		link int
+		addr netip.Addr
+	}
+	asked := map[router]bool{}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := t.handle.RouteList(nil, family)
+		if err != nil {
+			t.plane.log.Warn("list routes", "err", err)
+			continue
+		}
+		for _, route := range routes {
+			addr, valid := netip.AddrFromSlice(route.Gw)
+			if r := (router{route.LinkIndex, addr.Unmap()}); valid && !asked[r] && len(asked) < soughtMost {
+				asked[r] = true
+				t.plane.resolve(r.addr, r.link)
+			}
+		}
 	}
 }
 

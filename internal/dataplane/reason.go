@@ -56,7 +56,7 @@ var reasons = [bpfReasonREASON_MAX]lvs.Reason{
 	bpfReasonREASON_TTL_EXPIRED: {Name: "TTL_EXPIRED", Verdict: lvs.Dropped,
 		Help: "Of a nat service, and it has no hop left: the director is a router for it. A loop, or traceroute."},
 	bpfReasonREASON_TUPLE_TAKEN: {Name: "TUPLE_TAKEN", Verdict: lvs.Dropped,
-		Help: "The client has a connection with the real server that was picked, from the same port, by another service: by nat, replies of both would look alike. Give the real server another port for one of the services."},
+		Help: "The client has a connection with the real server that was picked, from the same port, by another service: by nat, replies of both would look alike. Give the real server another port for one of the services. Or the source is a service or a real server of nat, which asks nobody from there: it is forged."},
 	bpfReasonREASON_NOT_FORWARDING: {Name: "NOT_FORWARDING", Verdict: lvs.Dropped,
 		Help: "A nat reply, and the kernel does not forward on the interface that it came in by. Turn it on: sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"},
 	bpfReasonREASON_INTERNAL: {Name: "INTERNAL", Verdict: lvs.Dropped,

@@ -15,10 +15,11 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// A client's MAC address is sought at most so often, and so many are remembered.
+// A MAC address is sought at most so often, and so many of them in that time: anybody can
+// name clients that there are not.
 const (
 	soughtPause = time.Second
-	soughtMost  = 4096
+	soughtMost  = 100
 )
 
 // resolveSought has the kernel find MAC addresses that replies lack, until ctx ends. A
@@ -33,24 +34,32 @@ func (p *Plane) soughtLoop(ctx context.Context, resolve func(addr netip.Addr, li
 	}
 	stop := context.AfterFunc(ctx, func() { _ = reader.Close() }) // which ends Read
 	defer stop()
-	asked := map[netip.Addr]time.Time{}
+	type neighbour struct {
+		addr netip.Addr
+		link uint32
+	}
+	asked := map[neighbour]bool{} // in this pause
+	var began time.Time
 	for {
 		record, err := reader.Read()
-		if errors.Is(err, os.ErrClosed) {
+		if err != nil {
+			if !errors.Is(err, os.ErrClosed) {
+				p.log.Error("read which neighbours are sought", "err", err)
+			}
 			return
 		}
 		var s bpfSoughtAddr
-		if err != nil || binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &s) != nil {
-			p.log.Warn("read which neighbours are sought", "err", err)
-			continue
+		if err := binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &s); err != nil {
+			p.log.Error("read which neighbours are sought", "err", err)
+			return
 		}
-		if len(asked) >= soughtMost {
+		if now := time.Now(); now.Sub(began) >= soughtPause {
 			clear(asked)
+			began = now
 		}
-		addr := decodeAddr(s.Addr)
-		if now := time.Now(); now.Sub(asked[addr]) >= soughtPause {
-			asked[addr] = now
-			resolve(addr, int(s.Ifindex))
+		if n := (neighbour{decodeAddr(s.Addr), s.Ifindex}); !asked[n] && len(asked) < soughtMost {
+			asked[n] = true
+			resolve(n.addr, int(n.link))
 		}
 	}
 }
@@ -61,6 +70,6 @@ func (p *Plane) resolve(addr netip.Addr, link int) {
 		LinkIndex: link, Family: family(addr), IP: addr.AsSlice(), Flags: netlink.NTF_USE,
 	})
 	if err != nil {
-		p.log.Warn("resolve a neighbour", "address", addr, "err", err)
+		p.log.Debug("resolve a neighbour", "address", addr, "err", err) // anybody can have it said often
 	}
 }

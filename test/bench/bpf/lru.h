@@ -149,6 +149,7 @@ static __always_inline enum reason conn_find(struct packet *p)
 		return REASON_SERVER_REMOVED;
 	p->service_id = p->server->service_id;
 	p->known = 1;
+	p->method = METHOD_DR;
 	lru_keep(p, word);
 	return REASON_UNDECIDED;
 }
