@@ -105,7 +105,7 @@ static __always_inline void forward_add(void *map, __u32 id, struct packet *p)
 
 	if (!s)
 		return;
-	if (!p->known && !p->stateless)
+	if (!p->known && p->ring != RING_PACKET)
 		s->connections++;
 	if (p->flow.reply) {
 		s->out_packets++;
@@ -185,5 +185,5 @@ static __always_inline enum reason forward_send(struct packet *p)
 		*(__be16 *)(frame + ETHERNET_TYPE) = bpf_htons(ETH_P_8021Q);
 		tag->tci = priority | bpf_htons(p->out_vlan);
 	}
-	return p->stateless ? REASON_STATELESS : REASON_FORWARDED;
+	return p->ring == RING_PACKET ? REASON_STATELESS : REASON_FORWARDED;
 }

@@ -98,7 +98,7 @@ static __always_inline int direct(struct xdp_md *ctx, __u64 now_ns)
 	p.flow = (struct flow){ .now = conn_ticks(now_ns) };
 	p.tags = 0;
 	p.refuse = REASON_UNDECIDED;
-	p.stateless = 0;
+	p.ring = RING_NOT;
 	return finish(&p, stages(&p));
 }
 

@@ -125,6 +125,13 @@ struct way {
 	__u16 out_mtu;
 };
 
+/* A service that had no room for a connection goes by its ring for a while. */
+enum ring {
+	RING_NOT = 0,
+	RING_SERVICE = 1, /* it does */
+	RING_PACKET = 2,  /* and this packet is forwarded without a connection */
+};
+
 /* In an order without holes: the stack has 512 bytes, all functions that call each other. */
 struct packet {
 	struct xdp_md *ctx;
@@ -135,14 +142,13 @@ struct packet {
 	__u64 ip_at;	    /* where its header is in the frame, */
 	__u64 transport_at; /* and that of TCP or UDP: packet_place */
 	__u32 ip_bytes;	    /* length of the IP packet */
-	__u8 refuse;	    /* enum reason: what to leave with, should the packet be ours */
+	enum reason refuse; /* what to leave with, should the packet be ours */
 	__u8 tags;
 
 	/* Stages 2 to 4: */
-	__u8 known;	/* 1: of a live connection */
-	__u8 method;	/* enum method of the real server, read once: it may be changed */
-	__u8 ring;	/* 1: the service goes by its ring: it had no room for a connection */
-	__u8 stateless; /* 1: the packet is forwarded without a connection */
+	__u8 known;  /* 1: of a live connection */
+	__u8 method; /* enum method of the real server, read once: it may be changed */
+	__u8 ring;   /* enum ring */
 	__u32 service_id;
 	struct pool *pool;
 	struct real_server *server;

@@ -167,8 +167,10 @@ static __always_inline enum reason sched_stateless(struct packet *p)
 	if (!stands || (!p->pool->ring && !sched_hashes(p->pool)) ||
 	    p->method == METHOD_NAT) /* whose replies need a connection */
 		return REASON_TABLE_FULL;
-	p->stateless = p->ring;
 	if (conn_opens(p) && *stands != until)
 		*stands = until;
-	return p->ring ? REASON_UNDECIDED : REASON_AGAIN;
+	if (!p->ring)
+		return REASON_AGAIN;
+	p->ring = RING_PACKET;
+	return REASON_UNDECIDED;
 }

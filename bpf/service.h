@@ -39,7 +39,7 @@ static __always_inline enum reason service_find(struct packet *p)
 		return REASON_NOT_OURS;
 	if (p->refuse)
 		return p->refuse;
-	p->ring = service_stateless(p);
+	p->ring = service_stateless(p) ? RING_SERVICE : RING_NOT;
 	if (!conn_opens(p) && !p->ring)
 		return REASON_NO_CONNECTION;
 	pool = *(volatile __u32 *)&service->pool;
